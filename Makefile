@@ -1,0 +1,127 @@
+# `make` alone says what there is to make.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT := $(VENV)/.made
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tunesmith
+DEMO := build/demo
+
+UV := $(BIN)/uv
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock'
+
+.PHONY: help
+help: ## This list
+	@echo 'Tunesmith: from a folder of labelled images to a verified model.'
+	@echo
+	@echo 'Start here:   make demo        the whole way once, on a small data set'
+	@echo '              make test        everything this machine can test'
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Settings:     make demo PYTHON=python3.12 CACHE=/somewhere/with/space'
+
+## The environment: made once, and again when a lock or pyproject.toml changes.
+
+.PHONY: environment
+environment: $(ENVIRONMENT) ## The Python environment in .venv, exactly as locked
+
+$(ENVIRONMENT): tests/bootstrap.txt tests/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Tunesmith needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	       "Install a newer one and name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement tests/bootstrap.txt
+	$(UV) pip install --python $(BIN)/python --require-hashes --requirement tests/requirements.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+## What people come for.
+
+.PHONY: demo
+demo: $(ENVIRONMENT) ## From a spec to predictions on Fashion-MNIST, in build/demo
+	@$(BIN)/tunesmith fetch demo --to $(DEMO) --cache-dir '$(CACHE)'
+	@$(BIN)/tunesmith run -f $(DEMO)/job.yaml --cache-dir '$(CACHE)'
+
+.PHONY: test
+test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of what it left out
+	$(BIN)/python -m pytest
+
+.PHONY: test-unit
+test-unit: $(ENVIRONMENT) ## The fast tests
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: lint
+lint: $(ENVIRONMENT) ## ruff, ruff format, mypy strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(ENVIRONMENT) ## Put the code into the shape that `make lint` asks for
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+## Chromium reads the report in the browser tests; without it they say that they were left out.
+
+.PHONY: chromium
+chromium:
+	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'Installing chromium for the browser tests'; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	    >/dev/null || echo 'chromium could not be installed: the browser tests will be left out'; \
+	else echo 'No chromium here, and only root can install it: the browser tests will be left out'; fi
+
+## Benchmarks: each tests/bench/NAME.py is one, run alone by `make bench-NAME`.
+
+BENCHES := $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py %/conftest.py,$(wildcard tests/bench/*.py)))
+
+.PHONY: bench
+bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark, one after the other
+
+.PHONY: bench-%
+bench-%: $(ENVIRONMENT) ## One benchmark by its name in tests/bench
+	$(BIN)/python tests/bench/$*.py
+
+## Generated files.
+
+.PHONY: generate
+generate: $(ENVIRONMENT) ## The CRDs in manifests/crds from the pydantic models
+	$(BIN)/python -m tunesmith_api.crd
+
+.PHONY: verify-generated
+verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not what its source says
+	$(BIN)/python -m tunesmith_api.crd --check
+	@$(MAKE) --no-print-directory lock LOCKS='$(VENV)/locks/'
+	@for lock in $(LOCK_FILES); do \
+	  diff <(sed '/--hash=/d; s/ \\$$//' $$lock) <(sed '/--hash=/d; s/ \\$$//' $(VENV)/locks/$$lock) || { \
+	    echo "$$lock is not what pyproject.toml asks for: run 'make lock' and commit the result" >&2; exit 1; }; \
+	done
+	@echo 'The locks are what pyproject.toml asks for'
+
+# Pins that still fit stay as they are. A version's list of hashes grows when its authors add a wheel for another
+# platform, so the check above compares versions and leaves the hashes to the installer.
+LOCK_FILES := tests/bootstrap.txt tests/requirements.txt images/trainer/requirements.txt
+LOCKS :=
+.PHONY: lock
+lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions)
+	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --require-hashes --requirement tests/bootstrap.txt; }
+	@if [ -n '$(LOCKS)' ]; then for lock in $(LOCK_FILES); do mkdir -p $(LOCKS)$${lock%/*}; cp $$lock $(LOCKS)$$lock; done; fi
+	$(LOCK) $(LOCK_FLAGS) --group bootstrap --output-file $(LOCKS)tests/bootstrap.txt
+	$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
+	$(LOCK) $(LOCK_FLAGS) pyproject.toml --extra trainer --constraint tests/requirements.txt \
+	  --output-file $(LOCKS)images/trainer/requirements.txt
+
+.PHONY: clean
+clean: ## Remove the environment and what was built (the cache folder stays)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
