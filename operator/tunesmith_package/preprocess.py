@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops
 from PIL.ImageFile import ImageFile
 
-from tunesmith_api.reasons import ImageRefused
+from tunesmith_api.reasons import Reason, TunesmithError
 from tunesmith_package import image_formats
 from tunesmith_package.image_formats import FORMATS, JPEG, TIFF, ImageFormat
 
@@ -40,12 +40,14 @@ _TRANSPOSITIONS = {
 _DRAFT_RESERVE = 2
 
 
-class ImageInvalid(ImageRefused):
+class ImageInvalid(TunesmithError):
     """Bytes that are no image that can be used.
 
     Attributes:
         kind: ``zero-byte``, ``not-an-image``, ``truncated``, ``unreadable`` or ``pixel-bomb``.
     """
+
+    reason = Reason.IMAGE_INVALID
 
     def __init__(self, kind: ImageFault, message: str, next_step: str) -> None:
         """Keep the kind beside the two sentences."""
