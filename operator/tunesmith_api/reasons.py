@@ -10,12 +10,13 @@ caused it and, through the exit code, what a pod says about its own end. The tre
     ├── SecretMissing
     ├── WeightsMissing
     ├── PackageError ─ PackageInvalid, DigestMismatch, ModelUnverified
-    ├── ImageRefused
     ├── SearchFailed, Diverged, OutOfMemory, DeviceMissing
     ├── GateFailed
     ├── DiskFull, DeadlineExceeded
     ├── RunInProgress
     └── Interrupted
+
+Other rooms add their own below it (the decoder's ``ImageInvalid``).
 """
 
 from enum import StrEnum
@@ -243,12 +244,6 @@ class DatasetInvalid(DatasetError):
     """The dataset breaks a policy of dataset.checks."""
 
     reason = Reason.DATASET_INVALID
-
-
-class ImageRefused(TunesmithError):
-    """One image cannot be decoded, or is beyond a limit."""
-
-    reason = Reason.IMAGE_INVALID
 
 
 class StoreError(TunesmithError):
