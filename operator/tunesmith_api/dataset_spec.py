@@ -47,7 +47,7 @@ class Checks(ApiModel):
     on_near_duplicate: Literal["Group", "Drop", "Fail"] = "Group"
     """Nearly the same picture twice: Group puts both on the same side of the split."""
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 4
-    """Two images are near duplicates when at most this many of the 64 bits of their perceptual hashes differ."""
+    """Near duplicates differ in at most this many of the 64 bits of their perceptual hashes."""
     on_leakage: Literal["Drop", "Report", "Fail"] = "Drop"
     """The same or nearly the same image in two splits of a dataset that comes split: Drop removes the twin on
     the training side."""

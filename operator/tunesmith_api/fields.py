@@ -4,7 +4,7 @@ Every bound here ends up in the CRD. It keeps objects small, and lets the API se
 the CEL rules stay cheap.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -15,11 +15,11 @@ from tunesmith_api.rules import Rule, attach
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: Final = "tunesmith.dev/v1alpha1"
 
 
 class ApiModel(BaseModel):
-    """Base of everything in the API: frozen, camelCase in YAML, snake_case in Python, unknown fields refused."""
+    """Base of everything in the API: frozen, camelCase in YAML, snake_case here, unknown fields refused."""
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,8 +1,8 @@
 """Rules in CEL: written once at a model, enforced by the API server and here alike.
 
-A ``Rule`` stands in a model's ``rules`` (``self`` is the object) or in the ``Annotated`` of a field (``self`` is
-the value). ``crd.py`` emits it as ``x-kubernetes-validations``; ``violations`` reads it back from the schema and
-evaluates it, so both speak the same sentence.
+A ``Rule`` stands in a model's ``rules`` (``self`` is the object) or in the ``Annotated`` of a field, where
+``self`` is the value. ``schema.py`` emits it as ``x-kubernetes-validations``; ``admission.py`` reads it back from that
+schema and evaluates it, so both speak the same sentence.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ class Rule:
     """A CEL expression that must be true, and the sentence that says what to write instead.
 
     Attributes:
-        cel: over ``self``, and over ``oldSelf`` for rules about changes. Only functions that both the API server
-            and the local evaluator know: the CEL standard library and its macros.
+        cel: over ``self``, and over ``oldSelf`` for rules about changes. Only functions that both the API
+            server and the local evaluator know: the CEL standard library and its macros.
         message: a sentence a person can follow without reading the schema.
         field_path: the field below ``self`` to point at, like ``.steps``.
         reason: how the API server classifies the violation.

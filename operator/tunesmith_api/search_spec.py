@@ -1,7 +1,7 @@
 """``spec.search``: which hyper-parameters are tried, by which algorithm, and for how long."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -43,10 +43,10 @@ _UNIQUE_CHOICES = Rule(
 )
 
 
-class Uniform(ApiModel):
-    """Numbers between min and max, all equally likely."""
+class Range(ApiModel):
+    """Numbers between min and max."""
 
-    rules = (_MIN_BELOW_MAX,)
+    rules: ClassVar[tuple[Rule, ...]] = (_MIN_BELOW_MAX,)
 
     min: Number
     """The smallest value, as a string: "0.1"."""
@@ -59,14 +59,16 @@ class Uniform(ApiModel):
         return float(self.min), float(self.max)
 
 
-class LogUniform(Uniform):
+class Uniform(Range):
+    """Numbers between min and max, all equally likely."""
+
+
+class LogUniform(Range):
     """Numbers between min and max whose logarithms are equally likely."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         _MIN_BELOW_MAX,
-        Rule(
-            "double(self.min) > 0.0", "logUniform needs a min above 0; use uniform for a range that reaches 0"
-        ),
+        Rule("double(self.min) > 0.0", "logUniform needs a min above 0; use uniform for a range from 0"),
     )
 
 
@@ -205,8 +207,8 @@ class Parameter(ApiModel):
         ),
         Rule(
             _within(FRACTION_PARAMETERS, "0.0", "1.0", _DECIMAL),
-            "labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction, featureNoise and mixup lie "
-            "between 0 and 1",
+            "labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction, featureNoise and mixup "
+            "lie between 0 and 1",
         ),
         Rule(
             _within(("learningRate", "weightDecay"), "0.0", "100.0", _DECIMAL),
@@ -244,7 +246,7 @@ class EarlyStopping(ApiModel):
     """When a fine-tuning that does worse than others is ended."""
 
     name: Literal["None", "Median", "ASHA"] = "ASHA"
-    """ASHA lets only the best part of the trials go on at each rung; Median stops what is below the median."""
+    """ASHA lets only the best trials go on at each rung; Median stops those below the median."""
     grace_epochs: Annotated[int, Field(ge=1, le=1_000)] = 2
     """No trial is stopped before it has had this many epochs."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
@@ -264,7 +266,8 @@ class SearchSpec(ApiModel):
             f"{_INDICES}.all(i, i >= self.parameters.size() || !has(self.parameters[i].when) || "
             "self.parameters[i].when.parameter in ['strategy', 'backbone'] || "
             f"{_INDICES}.exists(j, j < i && self.parameters[j].name == self.parameters[i].when.parameter))",
-            "when.parameter must name another parameter that stands earlier in the list, or strategy or backbone",
+            "when.parameter must name another parameter that stands earlier in the list, or strategy or "
+            "backbone",
             ".parameters",
         ),
         Rule(

@@ -55,7 +55,7 @@ Conditions = Annotated[tuple[Condition, ...], Field(max_length=16)]
 def with_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
     """The conditions with ``new`` in place of the one of its type.
 
-    As Kubernetes' own SetStatusCondition does, lastTransitionTime stays as it was while the status is the same.
+    As with Kubernetes' own SetStatusCondition, lastTransitionTime stays while the status is the same.
     """
     old = next((one for one in conditions if one.type == new.type), None)
     if old is None:

@@ -15,7 +15,6 @@ from tunesmith_api.fields import (
     Augmentation,
     Fraction,
     Identifier,
-    Name,
     ObjectMeta,
     Placement,
     Precision,
@@ -88,7 +87,7 @@ class Backbone(ApiModel):
     name: Identifier
     """A classification model of torchvision, like resnet50, convnext_tiny or vit_b_16."""
     weights: Identifier | None = None
-    """The name of torchvision's weights, like IMAGENET1K_V1; DEFAULT when neither this nor weightsUri is given."""
+    """The name of torchvision's weights, like IMAGENET1K_V1; DEFAULT when weightsUri is not given either."""
     weights_uri: WeightsUri | None = None
     """A .safetensors file with the model's state, as s3://, file:// or pvc://."""
     weights_secret_ref: SecretRef | None = None
@@ -179,7 +178,8 @@ class TrainingJobSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.search.algorithm.name != 'PBT' || 'FineTune' in self.transfer.strategies",
-            "PBT changes running fine-tunings: add FineTune to transfer.strategies or choose another algorithm",
+            "PBT changes running fine-tunings: add FineTune to transfer.strategies or choose another "
+            "algorithm",
             ".search.algorithm.name",
         ),
         Rule(
@@ -280,7 +280,8 @@ class TrainingJob(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "self.metadata.name.size() <= 63 && "
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "metadata.name names pods and labels too: use at most 63 lower-case letters, digits and dashes",
         ),
     )
@@ -293,6 +294,6 @@ class TrainingJob(ApiModel):
     status: TrainingJobStatus | None = None
 
     @property
-    def name(self) -> Name:
+    def name(self) -> str:
         """The job's name."""
         return self.metadata.name

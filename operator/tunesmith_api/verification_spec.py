@@ -20,8 +20,9 @@ class Objective(ApiModel):
     rules = (
         Rule(
             f"!has(self.direction) || (self.metric in {_LOWER}) == (self.direction == 'Minimize')",
-            "negativeLogLikelihood, calibrationError, latencyP95Milliseconds and modelSizeMegabytes are better "
-            "when smaller (Minimize), all others when larger (Maximize); leave direction out or write the other",
+            "negativeLogLikelihood, calibrationError, latencyP95Milliseconds and modelSizeMegabytes are "
+            "better when smaller (Minimize), all others when larger (Maximize); leave direction out or "
+            "write the other",
             ".direction",
         ),
         Rule(
@@ -69,7 +70,8 @@ class Gate(ApiModel):
         ),
         Rule(
             "!has(self.minimumDelta) || has(self.relativeTo)",
-            "minimumDelta says by how much the champion must be beaten: add relativeTo: Champion, or leave it out",
+            "minimumDelta says by how much the champion must be beaten: add relativeTo: Champion or leave "
+            "it out",
             ".minimumDelta",
         ),
     )
@@ -81,11 +83,11 @@ class Gate(ApiModel):
     maximum: MetricValue | None = None
     """The metric must be at most this."""
     relative_to: Literal["Champion"] | None = None
-    """Compare with the newest verified model of this TrainingJob's name by a paired test; passes when there is
-    none yet."""
+    """Compare with the newest verified model of this TrainingJob's name by a paired test; passes when there
+    is none yet."""
     minimum_delta: Annotated[float, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None
-    """By how much the model must be better than the champion (negative: how much worse it may be); 0 when left
-    out."""
+    """By how much the model must be better than the champion (negative: how much worse it may be); 0 when
+    left out."""
 
     @property
     def delta(self) -> float:
