@@ -36,8 +36,19 @@ class ApiModel(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The model's schema with its rules."""
-        return attach(handler.resolve_ref_schema(handler(core_schema)), cls.rules)
+        """The model's schema with its rules, and with the defaults that factories make.
+
+        Pydantic leaves those out. They are written out in full, because the API server applies the rules to a
+        default before it fills in what the default itself leaves open.
+        """
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, field in cls.model_fields.items():
+            if field.default_factory is not None:
+                default = cls.model_construct(**{name: field.get_default(call_default_factory=True)})
+                alias = field.alias or name
+                dumped = default.model_dump(mode="json", by_alias=True, exclude_none=True, include={name})
+                schema["properties"][alias]["default"] = dumped[alias]
+        return attach(schema, cls.rules)
 
     def to_dict(self) -> dict[str, Any]:
         """The object as it stands in YAML and JSON: camelCase keys, JSON types, nothing for what is unset."""
@@ -63,8 +74,12 @@ ShortText = Annotated[str, Field(max_length=256)]
 Digest = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 """``sha256:`` and 64 hexadecimal digits."""
 
+NUMBER_PATTERN = "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,3})?$"
+
 Number = Annotated[
-    str, Field(min_length=1, max_length=32, pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$")
+    str,
+    Field(min_length=1, max_length=32),
+    Rule(f"self.matches('{NUMBER_PATTERN}')", 'write a number in quotes, like "0.1" or "1e-5"'),
 ]
 """A number written as a string, like ``"1e-5"``, so that no YAML reader changes it."""
 

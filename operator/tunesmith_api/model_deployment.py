@@ -8,7 +8,6 @@ from tunesmith_api.fields import (
     API_VERSION,
     ApiModel,
     Digest,
-    Fraction,
     Name,
     ObjectMeta,
     Placement,
@@ -85,7 +84,7 @@ class Replicas(ApiModel):
     maximum: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Pods there are at most; as many as minimum when left out."""
     scale_metric: Literal["concurrency", "rps", "cpu", "memory"] | None = None
-    """What decides how many pods there are: requests at once, requests a second, or the use of CPU or memory."""
+    """What decides how many there are: requests at once, requests a second, or the use of CPU or memory."""
     target: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """The value of scaleMetric for each pod; for cpu and memory in percent of the request."""
 
@@ -138,7 +137,7 @@ class Analysis(ApiModel):
     )
 
     metric: AnalysisMetric
-    """What is measured on the new revision's pods; predictionShift is the distance of its predictions from the
+    """What is measured on the new revision's pods; predictionShift is how far its predictions are from the
     stable revision's."""
     minimum: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
     """The metric must be at least this."""
@@ -169,15 +168,15 @@ class Rollout(ApiModel):
         ),
         Rule(
             "self.strategy != 'Replace' || !has(self.analysis) || self.analysis.size() == 0",
-            "strategy Replace tries nothing out, so analysis would never be read: set strategy: Canary or Shadow, "
-            "or leave analysis out",
+            "strategy Replace tries nothing out, so analysis would never be read: set strategy: Canary or "
+            "Shadow, or leave analysis out",
             ".analysis",
         ),
     )
 
     strategy: Literal["Canary", "Replace", "Shadow"] = "Replace"
-    """Replace switches when the new revision is ready; Canary moves the requests step by step; Shadow first sends
-    it copies of the requests. Canary and Shadow need the Gateway API."""
+    """Replace switches when the new revision is ready; Canary moves the requests step by step; Shadow first
+    sends it copies of the requests. Canary and Shadow need the Gateway API."""
     steps: (
         Annotated[
             tuple[Step, ...],
@@ -295,7 +294,7 @@ class ModelDeploymentSpec(ApiModel):
         Rule(
             "!has(self.rollout.analysis) || self.monitoring.feedback.enabled || "
             "!self.rollout.analysis.exists(one, one.metric == 'feedbackAccuracy')",
-            "feedbackAccuracy needs feedback: set monitoring.feedback.enabled to true or leave the metric out",
+            "feedbackAccuracy needs feedback: set monitoring.feedback.enabled to true or leave it out",
             ".rollout.analysis",
         ),
     )
@@ -317,13 +316,13 @@ class ModelDeploymentSpec(ApiModel):
 
 
 class ModelDeployment(ApiModel):
-    """Serves a verified model behind a URL, brings in new ones carefully, and watches errors, latency and drift."""
+    """Serves a verified model behind a URL, brings in new ones carefully and watches for errors and drift."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name names revisions and their Services too: use at most 40 lower-case letters, digits and "
-            "dashes, beginning with a letter",
+            "metadata.name names revisions and their Services too: use at most 40 lower-case letters, digits "
+            "and dashes, beginning with a letter",
         ),
     )
     KIND: ClassVar[str] = "ModelDeployment"

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from tunesmith_api.fields import (
+    NUMBER_PATTERN,
     ApiModel,
     Augmentation,
     JobRef,
@@ -35,8 +36,11 @@ FRACTION_PARAMETERS = (
 )
 """Parameters whose values lie between 0 and 1."""
 
+_NOT_NUMBERS = f"!self.min.matches('{NUMBER_PATTERN}') || !self.max.matches('{NUMBER_PATTERN}')"
+"""CEL goes on after a refused number, and double() of another text would be an error of its own."""
 _MIN_BELOW_MAX = Rule(
-    "double(self.min) < double(self.max)", "min must be below max; for a single value use categorical"
+    f"{_NOT_NUMBERS} || double(self.min) < double(self.max)",
+    "min must be below max; for a single value use categorical",
 )
 _UNIQUE_CHOICES = Rule(
     "self.all(choice, self.exists_one(other, other == choice))", "each choice may stand there once"
@@ -68,7 +72,10 @@ class LogUniform(Range):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _MIN_BELOW_MAX,
-        Rule("double(self.min) > 0.0", "logUniform needs a min above 0; use uniform for a range from 0"),
+        Rule(
+            f"{_NOT_NUMBERS} || double(self.min) > 0.0",
+            "logUniform needs a min above 0; use uniform for a range from 0",
+        ),
     )
 
 
@@ -144,39 +151,22 @@ class When(ApiModel):
     """The values of that parameter for which this one is used."""
 
 
-_NUMBERS_WITHIN = (
-    "(!(self.name in {names}) || "
-    "((!has(self.searchSpace.uniform) || ({of_uniform})) && "
-    "(!has(self.searchSpace.logUniform) || ({of_log})) && "
-    "(!has(self.searchSpace.intUniform) || ({of_int})) && "
-    "(!has(self.searchSpace.categorical) || self.searchSpace.categorical.choices.all(choice, "
-    "choice.matches('{number}') && {of_choice}))))"
+_VALUES = " + ".join(
+    [
+        f"(has(self.searchSpace.{kind}) ? [self.searchSpace.{kind}.min, self.searchSpace.{kind}.max] : [])"
+        for kind in ("uniform", "logUniform", "intUniform")
+    ]
+    + ["(has(self.searchSpace.categorical) ? self.searchSpace.categorical.choices : [])"]
 )
+"""CEL: the ends of a range, or the choices."""
 
 
-def _within(names: tuple[str, ...], low: str, high: str, number: str) -> str:
-    """CEL: whatever kind of space parameters of these names have, its values lie from low to high.
-
-    The bounds are CEL doubles; ``number`` is the pattern of a choice.
-    """
-
-    def of(space: str) -> str:
-        return (
-            f"double(self.searchSpace.{space}.min) >= {low} && double(self.searchSpace.{space}.max) <= {high}"
-        )
-
-    return _NUMBERS_WITHIN.format(
-        names=cel_list(names),
-        of_uniform=of("uniform"),
-        of_log=of("logUniform"),
-        of_int=of("intUniform"),
-        of_choice=f"double(choice) >= {low} && double(choice) <= {high}",
-        number=number,
+def _within(names: tuple[str, ...], low: str, high: str, pattern: str = NUMBER_PATTERN) -> str:
+    """CEL: the values of parameters of these names match the pattern and lie from low to high (doubles)."""
+    return (
+        f"!(self.name in {cel_list(names)}) || ({_VALUES}).all(value, value.matches('{pattern}') && "
+        f"double(value) >= {low} && double(value) <= {high})"
     )
-
-
-_DECIMAL = "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"
-_WHOLE = "^[0-9]{1,9}$"
 
 
 def _words(name: str, words: tuple[str, ...]) -> Rule:
@@ -202,16 +192,16 @@ class Parameter(ApiModel):
             "epochs and batchSize are whole numbers: use intUniform or categorical",
         ),
         Rule(
-            _within(INTEGER_PARAMETERS, "1.0", "4096.0", _WHOLE),
+            _within(INTEGER_PARAMETERS, "1.0", "4096.0", "^[0-9]{1,9}$"),
             "epochs and batchSize lie between 1 and 4096",
         ),
         Rule(
-            _within(FRACTION_PARAMETERS, "0.0", "1.0", _DECIMAL),
+            _within(FRACTION_PARAMETERS, "0.0", "1.0"),
             "labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction, featureNoise and mixup "
             "lie between 0 and 1",
         ),
         Rule(
-            _within(("learningRate", "weightDecay"), "0.0", "100.0", _DECIMAL),
+            _within(("learningRate", "weightDecay"), "0.0", "100.0"),
             "learningRate and weightDecay are numbers between 0 and 100",
         ),
         _words("strategy", get_args(Strategy)),
@@ -273,7 +263,7 @@ class SearchSpec(ApiModel):
         Rule(
             "self.parameters.all(one, !has(one.when) || self.parameters.all(other, "
             "other.name != one.when.parameter || (has(other.searchSpace.categorical) && "
-            "one.when.in.all(value, value in other.searchSpace.categorical.choices))))",
+            "one.when.__in__.all(value, value in other.searchSpace.categorical.choices))))",
             "when.in must list choices of the parameter it looks at, which must be categorical",
             ".parameters",
         ),

@@ -202,13 +202,13 @@ class TrainingJobSpec(ApiModel):
         ),
         Rule(
             "self.search.parameters.all(one, !has(one.when) || one.when.parameter != 'strategy' || "
-            "one.when.in.all(value, value in self.transfer.strategies))",
+            "one.when.__in__.all(value, value in self.transfer.strategies))",
             "when.in must list strategies of transfer.strategies",
             ".search.parameters",
         ),
         Rule(
             "self.search.parameters.all(one, !has(one.when) || one.when.parameter != 'backbone' || "
-            "one.when.in.all(value, self.backbones.exists(backbone, backbone.name == value)))",
+            "one.when.__in__.all(value, self.backbones.exists(backbone, backbone.name == value)))",
             "when.in must list names of backbones",
             ".search.parameters",
         ),
