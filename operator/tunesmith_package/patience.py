@@ -81,9 +81,9 @@ class _Wait:
         self._where = where
         self._since: float | None = None
         self._told: float | None = None
-        self._jittered = tenacity.wait_exponential_jitter(
-            initial=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS, jitter=_FIRST_WAIT_SECONDS
-        )
+        self._jittered = tenacity.wait_exponential(
+            multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS
+        ) + tenacity.wait_random(0, _FIRST_WAIT_SECONDS)
 
     def waited(self) -> float:
         """Seconds since the first failure."""
