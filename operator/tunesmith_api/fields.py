@@ -132,6 +132,7 @@ Quantity = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
             "maxLength": 32,
             "pattern": _QUANTITY_PATTERN,
             "x-kubernetes-int-or-string": True,

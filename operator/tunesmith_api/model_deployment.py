@@ -323,6 +323,7 @@ class ModelDeployment(ApiModel):
             "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             "metadata.name names revisions and their Services too: use at most 40 lower-case letters, digits "
             "and dashes, beginning with a letter",
+            ".metadata.name",
         ),
     )
     KIND: ClassVar[str] = "ModelDeployment"

@@ -46,7 +46,8 @@ def structural_schema(model: type[ApiModel]) -> Schema:
     properties = schema["properties"]
     for envelope in ("apiVersion", "kind"):
         properties[envelope] = {"type": "string"}
-    properties["metadata"] = {"type": "object"}
+    # Naming the name lets a rule point at it.
+    properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
     if "status" in properties:
         properties["status"] = _without_defaults(properties["status"])
     schema["required"] = ["spec"]

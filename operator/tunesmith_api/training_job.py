@@ -177,9 +177,10 @@ class TrainingJobSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.search.algorithm.name != 'PBT' || 'FineTune' in self.transfer.strategies",
-            "PBT changes running fine-tunings: add FineTune to transfer.strategies or choose another "
-            "algorithm",
+            "self.search.algorithm.name != 'PBT' || "
+            "('FineTune' in self.transfer.strategies && self.search.maxFineTuneTrials > 0)",
+            "PBT changes running fine-tunings: add FineTune to transfer.strategies, with maxFineTuneTrials "
+            "above 0, or choose another algorithm",
             ".search.algorithm.name",
         ),
         Rule(
@@ -283,6 +284,7 @@ class TrainingJob(ApiModel):
             "self.metadata.name.size() <= 63 && "
             "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
             "metadata.name names pods and labels too: use at most 63 lower-case letters, digits and dashes",
+            ".metadata.name",
         ),
     )
     KIND: ClassVar[str] = "TrainingJob"

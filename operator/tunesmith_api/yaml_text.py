@@ -98,7 +98,7 @@ def parse(text: str) -> list[Any]:
 
 def dump(*documents: Any) -> str:
     """The documents as YAML that kubectl reads as the same values, in the order of their keys."""
-    return yaml.dump_all(
+    text: str = yaml.dump_all(
         documents,
         Dumper=_Dumper,
         sort_keys=False,
@@ -106,6 +106,7 @@ def dump(*documents: Any) -> str:
         allow_unicode=True,
         explicit_start=len(documents) > 1,
     )
+    return text
 
 
 def _count(node: Node, known: dict[int, int]) -> int:
