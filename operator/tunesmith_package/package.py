@@ -32,6 +32,7 @@ from tunesmith_package.manifest import (
 from tunesmith_package.store import Store, open_store
 
 _HEX_NAME = re.compile(r"[0-9a-f]{64}")
+_OTHER_BYTES = "other bytes than were published"
 _RESTORE = "Publish it again from its training job, or use another package."
 
 
@@ -203,7 +204,7 @@ def check_files(store: Store, manifest: Manifest) -> list[FileCheck]:
 def _difference(store: Store, name: str, entry: FileEntry, size: int) -> str:
     if size != entry.size:
         return f"{size} bytes instead of {entry.size}"
-    return "" if _found(store, name) == entry else "other bytes than were published"
+    return "" if _found(store, name) == entry else _OTHER_BYTES
 
 
 def _found(store: Store, key: str) -> FileEntry:
@@ -235,7 +236,7 @@ def _cached(store: Store, manifest: Manifest, cache: Path) -> Path:
         for name, entry in manifest.files.items():
             store.download(name, part / name)
             if hash_file(part / name) != entry:
-                raise DigestMismatch(f"{store.url(name)} is not what was published.", _RESTORE)
+                _require([FileCheck(name, entry.size, entry.sha256, _OTHER_BYTES)], store.uri)
         (part / MANIFEST).write_bytes(manifest.to_bytes())
         _move(part, target, manifest)
     finally:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -62,7 +63,7 @@ class S3Server:
             "AWS_ENDPOINT_URL": self.endpoint,
         }
 
-    def client(self):
+    def client(self) -> Any:
         """A plain boto3 client, for what the tests want to see or break by themselves."""
         return boto3.client(
             "s3",

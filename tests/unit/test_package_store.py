@@ -114,7 +114,12 @@ def test_store_list_is_sorted_by_key_and_filtered_by_any_prefix(store: Store) ->
 
 def test_store_list_of_more_than_a_page_yields_every_object_once(store: Store) -> None:
     names = [f"page/{number:04}" for number in range(1001)]
-    with_threads(8, lambda worker: [store.put(name, b"") for name in names[worker::8]])
+
+    def write(worker: int) -> None:
+        for name in names[worker::8]:
+            store.put(name, b"")
+
+    with_threads(8, write)
 
     assert keys(store, "page/") == names
 
