@@ -1,0 +1,50 @@
+"""``tunesmith run``: read the file, run its TrainingJob, tell how it ended."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from tunesmith.job_file import JobFile, read_job_file
+from tunesmith.line_views import JsonView, PlainView, View, compact
+from tunesmith.live_view import LiveView
+from tunesmith.local_run import run_job
+from tunesmith.outcome import print_outcome
+
+
+def run_file(path: Path, *, name: str | None, as_json: bool, device: str, cache_dir: Path) -> int:
+    """Run the TrainingJob of a YAML file and show it on standard output.
+
+    Args:
+        path: the file; its folder is where relative addresses in the spec start.
+        name: which TrainingJob; needed when the file holds several.
+        as_json: print the trainer's events, and last the TrainingJob with its status, as JSON lines.
+        device: auto, cpu or cuda.
+        cache_dir: for everything that can be made again.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SpecInvalid: the file breaks a rule, or leaves open which job is meant.
+    """
+    content = read_job_file(path, name)
+    console = Console(highlight=False)
+    view = _view(content, console, as_json=as_json)
+    for sentence in content.remarks:
+        view.say(sentence)
+    outcome = run_job(content.job, cache_dir=cache_dir.absolute(), view=view, device=device)
+    if as_json:
+        print(compact(outcome.job.to_dict()), flush=True)
+    else:
+        print_outcome(console, outcome)
+    return outcome.exit_code
+
+
+def _view(content: JobFile, console: Console, *, as_json: bool) -> View:
+    primary = content.job.spec.objectives[0]
+    if as_json:
+        return JsonView(sys.stdout)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(console, content.job.name, primary.metric, maximize=primary.maximize)
+    return PlainView(sys.stdout, primary.metric)
