@@ -188,7 +188,8 @@ class FileStore:
         finally:
             if source is not None:
                 source.close()
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what stays is swept later; the first error counts
+                staged.unlink(missing_ok=True)
 
     def _make_folders(self, *folders: Path) -> None:
         for folder in folders:

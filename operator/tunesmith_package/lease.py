@@ -24,7 +24,8 @@ from tunesmith_package.s3_store import S3Store, Seen
 from tunesmith_package.store import Store
 
 _POLL_SECONDS = 0.5
-_FILE_WAIT_SECONDS = 3.0
+# A killed process keeps its lock until the kernel has taken it apart.
+_FILE_WAIT_SECONDS = 1.0
 _held_handles: set[int] = set()
 
 

@@ -1,0 +1,289 @@
+"""A folder as a store: what only a file system can do to it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreFull
+from tunesmith_package.file_store import STAGING, FileStore
+from tunesmith_package.store import KeyRefused
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB in memory."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def leftovers(store: FileStore) -> list[Path]:
+    return list((store.root / STAGING).iterdir())
+
+
+@pytest.mark.parametrize("write", ["put", "put_if_absent"])
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_file_store_on_a_full_disk_says_so_and_keeps_what_was_there(
+    small_disk: Path, tmp_path: Path, write: str, kind: str
+) -> None:
+    store = FileStore(small_disk / "store")
+    store.put("kept", b"x" * 1000)
+    large: bytes | Path = b"x" * 2 * MIB
+    if kind == "file":
+        (tmp_path / "large").write_bytes(b"x" * 2 * MIB)
+        large = tmp_path / "large"
+
+    with pytest.raises(StoreFull, match="no room for large"):
+        getattr(store, write)("large", large)
+
+    assert [each.key for each in store.list()] == ["kept"]
+    assert store.get("kept") == b"x" * 1000
+    assert leftovers(store) == []
+    store.put("small", b"x" * 1000)
+
+
+def test_file_store_overwriting_on_a_full_disk_keeps_the_old_object(small_disk: Path) -> None:
+    store = FileStore(small_disk / "store")
+    store.put("key", b"old")
+
+    with pytest.raises(StoreFull):
+        store.put("key", b"x" * 2 * MIB)
+
+    assert store.get("key") == b"old"
+
+
+def test_file_store_download_to_a_full_disk_blames_this_machine_and_leaves_nothing(
+    store: FileStore, small_disk: Path
+) -> None:
+    store.put("large", b"x" * 2 * MIB)
+
+    with pytest.raises(DiskFull, match="disk has no room"):
+        store.download("large", small_disk / "large")
+
+    assert list(small_disk.iterdir()) == []
+
+
+LIMITED_WRITER = """
+import resource, signal, sys
+from pathlib import Path
+from tunesmith_api.reasons import StoreFull
+from tunesmith_package.file_store import FileStore
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))
+try:
+    FileStore(Path(sys.argv[1])).put("key", b"x" * 10_000)
+except StoreFull as error:
+    print(error.reason)
+"""
+
+
+def test_file_store_writer_limited_in_file_size_gets_the_same_error(tmp_path: Path) -> None:
+    assert output_of(LIMITED_WRITER, tmp_path / "store") == ["StoreFull"]
+    assert list(FileStore(tmp_path / "store").list()) == []
+
+
+METHODS: dict[str, Callable[[FileStore, str], object]] = {
+    "get": lambda store, key: store.get(key),
+    "open": lambda store, key: store.open(key),
+    "exists": lambda store, key: store.exists(key),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("link", "target", "key"),
+    [
+        pytest.param("link", "../secret/file", "link", id="a link to a file outside"),
+        pytest.param("link", "../secret", "link/file", id="a link to a folder outside"),
+        pytest.param("link", "/etc/passwd", "link", id="an absolute link"),
+        pytest.param("link", "../store-twin/file", "link", id="a folder whose name begins like the root's"),
+        pytest.param("a/b/link", "../../../secret/file", "a/b/link", id="a link deep inside"),
+    ],
+)  # fmt: skip
+def test_file_store_reading_through_a_link_that_leaves_the_root_is_refused(
+    tmp_path: Path, store: FileStore, method: str, link: str, target: str, key: str
+) -> None:
+    for folder in ("secret", "store-twin"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_bytes(b"secret")
+    (store.root / link).parent.mkdir(parents=True)
+    (store.root / link).symlink_to(target)
+
+    with pytest.raises(KeyRefused, match="symbolic link"):
+        METHODS[method](store, key)
+
+
+def test_file_store_links_that_stay_inside_are_followed(store: FileStore) -> None:
+    store.put("real/file", b"x")
+    (store.root / "link").symlink_to("real/file")
+    (store.root / "folder").symlink_to("real")
+
+    assert store.get("link") == b"x"
+    assert store.get("folder/file") == b"x"
+
+
+def test_file_store_writing_below_a_link_that_leaves_the_root_is_refused(
+    tmp_path: Path, store: FileStore
+) -> None:
+    (tmp_path / "outside").mkdir()
+    store.root.mkdir()
+    (store.root / "link").symlink_to("../outside")
+
+    for write in (store.put, store.put_if_absent):
+        with pytest.raises(KeyRefused):
+            write("link/file", b"x")
+    with pytest.raises(KeyRefused):
+        store.delete("link/file")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_file_store_writing_onto_a_link_replaces_the_link_and_not_its_target(
+    tmp_path: Path, store: FileStore
+) -> None:
+    (tmp_path / "outside").write_bytes(b"precious")
+    store.root.mkdir()
+    (store.root / "link").symlink_to("../outside")
+
+    store.put("link", b"new")
+
+    assert store.get("link") == b"new"
+    assert (tmp_path / "outside").read_bytes() == b"precious"
+
+
+def test_file_store_list_names_links_that_leave_the_root_so_that_they_can_be_reported(
+    tmp_path: Path, store: FileStore
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    store.put("class/photo", b"x")
+    (store.root / "class" / "escape").symlink_to("../../secret")
+    (store.root / "class" / "dangling").symlink_to("nothing")
+    (store.root / "loop").symlink_to(".")
+
+    found = {each.key: (each.size, each.version == "outside") for each in store.list()}
+
+    assert found == {"class/escape": (0, True), "class/photo": (1, False)}
+
+
+def test_file_store_pipes_and_folders_are_no_objects(store: FileStore) -> None:
+    store.put("folder/file", b"x")
+    os.mkfifo(store.root / "pipe")
+
+    for key in ("pipe", "folder"):
+        with pytest.raises(ObjectMissing):
+            store.get(key)
+        assert not store.exists(key)
+    assert [each.key for each in store.list()] == ["folder/file"]
+
+
+@pytest.mark.parametrize("key", ["object/below", "object/below/deeper"])
+def test_file_store_key_below_another_objects_key_is_refused(store: FileStore, key: str) -> None:
+    store.put("object", b"x")
+
+    with pytest.raises(KeyRefused, match="an object has that name"):
+        store.put(key, b"y")
+    with pytest.raises(ObjectMissing):
+        store.get(key)
+
+
+STRANGER = """
+import os, sys
+from pathlib import Path
+from tunesmith_api.reasons import StoreDenied
+from tunesmith_package.file_store import FileStore
+
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+store = FileStore(Path(sys.argv[1]))
+calls = {"get": lambda: store.get("key"), "list": lambda: next(store.list()), "put": lambda: store.put("new", b"")}
+for name, call in calls.items():
+    try:
+        call()
+    except StoreDenied as error:
+        print(name, error.reason)
+"""  # noqa: E501 -- a program
+
+
+def test_file_store_without_permission_says_so_at_once(tmp_path: Path, store: FileStore) -> None:
+    store.put("key", b"x")
+    ways = [folder for folder in store.root.parents if folder.stat().st_uid == os.geteuid()]
+    modes = [(folder, folder.stat().st_mode & 0o7777) for folder in ways if folder != Path("/")]
+    store.root.chmod(0)
+    try:
+        for folder, mode in modes:
+            folder.chmod(mode | 0o011)
+        printed = output_of(STRANGER, store.root)
+    finally:
+        store.root.chmod(0o755)
+        for folder, mode in modes:
+            folder.chmod(mode)
+
+    assert printed == ["get StoreDenied", "list StoreDenied", "put StoreDenied"]
+
+
+def output_of(program: str, *arguments: object) -> list[str]:
+    """Lines that a Python program prints, which must end well."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_file_store_on_a_read_only_file_system_is_denied(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    with pytest.raises(StoreDenied, match="Read-only"):
+        FileStore(small_disk / "store").put("key", b"x")
+
+
+def test_file_store_staging_is_not_part_of_the_store(store: FileStore) -> None:
+    store.put("key", b"x")
+    (store.root / STAGING / "left").write_bytes(b"half")
+
+    assert [each.key for each in store.list()] == ["key"]
+    with pytest.raises(KeyRefused):
+        store.get(f"{STAGING}/left")
+
+
+def test_file_store_first_write_removes_what_was_left_a_day_ago(store: FileStore) -> None:
+    store.put("key", b"x")
+    old, new = store.root / STAGING / "old", store.root / STAGING / "new"
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+
+    FileStore(store.root).put("key", b"y")
+
+    assert leftovers(store) == [new]
+
+
+def test_file_store_names_that_are_not_utf8_are_listed_and_read(store: FileStore) -> None:
+    store.root.mkdir()
+    with open(os.fsencode(store.root) + b"/caf\xe9.jpg", "wb") as file:  # noqa: PTH123 -- a name of raw bytes
+        file.write(b"x")
+
+    (found,) = store.list()
+
+    assert store.get(found.key) == b"x"
+    assert os.fsencode(found.key) == b"caf\xe9.jpg"
