@@ -98,9 +98,9 @@ def write_reference(
     - ``embedding_projection`` float32 [D, d]: orthonormal columns in random directions;
     - ``embedding_scores`` float16 [r, d]: the projection of the standardised embeddings.
 
-    Univariate tests on the softmax detect shift best (Rabanser et al. 2019). The directions for the embeddings
-    are random because principal components fit the images they come from better than any others, which looks
-    like drift where there are fewer images than dimensions.
+    Univariate tests on the softmax detect shift best (Rabanser et al. 2019). The directions for the
+    embeddings are random because principal components fit the images they come from better than any others,
+    which looks like drift where there are fewer images than dimensions.
 
     Args:
         directory: where to write.

@@ -8,15 +8,15 @@ strengths that depend on the image size are interpolated between the three sizes
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from PIL import Image
 from pydantic import dataclasses as pydantic_dataclasses
 from scipy.ndimage import gaussian_filter
-from torchvision.transforms.v2 import functional
 
 from tunesmith_trainer.verify.bootstrap import (
     FloatArray,
@@ -104,9 +104,10 @@ def _blur(image: Uint8Array, amount: float) -> Uint8Array:
 
 
 def _jpeg(image: Uint8Array, amount: float) -> Uint8Array:
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    compressed: Uint8Array = functional.jpeg(tensor, round(amount)).permute(1, 2, 0).numpy()
-    return compressed
+    # Pillow: torchvision's own JPEG functions are deprecated since 0.29.
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=round(amount))
+    return np.asarray(Image.open(buffer))
 
 
 def _brighten(image: Uint8Array, amount: float) -> Uint8Array:
