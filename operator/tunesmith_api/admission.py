@@ -47,16 +47,16 @@ class Violation:
 
 
 def unknown_fields(schema: Schema, value: object, path: str = "") -> Iterator[str]:
-    """The paths of fields that the schema does not know."""
+    """The paths of fields that the schema does not know; in a scalar's place it knows none."""
     if isinstance(value, Mapping):
-        properties = schema.get("properties")
+        properties: Mapping[str, Schema] = schema.get("properties", {})
         for name, child in value.items():
             here = f"{path}.{name}" if path else name
-            if properties is None:
-                yield from unknown_fields(schema.get("additionalProperties", {}), child, here)
+            if "additionalProperties" in schema:
+                yield from unknown_fields(schema["additionalProperties"], child, here)
             elif name not in properties:
                 yield here
-            elif name != "metadata" or path:
+            elif here != "metadata":
                 yield from unknown_fields(properties[name], child, here)
     elif isinstance(value, list):
         for index, child in enumerate(value):
@@ -121,7 +121,7 @@ def _structural(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
 def _type_violations(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
     actual = _type_name(value)
     if schema.get("x-kubernetes-int-or-string"):
-        if actual not in ("integer", "string"):
+        if actual not in ("integer", "string") and not _is_whole(value):
             yield _wrong_type(path, "integer,string", actual)
             yield _wrong_type(path, "integer", actual)
         return
@@ -132,7 +132,7 @@ def _type_violations(schema: Schema, value: Any, path: str) -> Iterator[Violatio
         # The server looks at the format before the type and has no name for these.
         yield _wrong_type(path, {"integer": "int64", "number": "double"}[wanted], "")
     elif wanted == "integer" and actual == "number":
-        if not float(value).is_integer() or abs(value) >= _INT64:
+        if not _is_whole(value):
             yield _wrong_type(path, "int64", "float64")
     else:
         yield _wrong_type(path, wanted, actual)
@@ -152,8 +152,8 @@ def _beyond_limits(schema: Schema, value: float, path: str) -> Iterator[Violatio
         if limit_name not in schema:
             continue
         limit = schema[limit_name]
-        if isinstance(value, int):
-            limit = int(limit)  # The server compares whole numbers with the limit's whole part.
+        # The server compares whole numbers with the limit's whole part.
+        limit = int(limit) if isinstance(value, int) else float(limit)
         excess = (value - limit) * sign
         if excess > 0 or (excess == 0 and schema.get(exclusive)):
             relation = words if schema.get(exclusive) else f"{words} or equal to"
@@ -163,18 +163,15 @@ def _beyond_limits(schema: Schema, value: float, path: str) -> Iterator[Violatio
 
 
 def _text_violations(schema: Schema, value: str, path: str) -> Iterator[Violation]:
+    """The first thing that is wrong with a text; the server says no more either."""
     if len(value) > schema.get("maxLength", len(value)):
         yield Violation(path, f"Too long: may not be more than {schema['maxLength']} bytes", blocking=True)
+        return
+    said = f"Invalid value: {shown(value)}: {path} in body should"
     if len(value) < schema.get("minLength", 0):
-        yield Violation(
-            path,
-            f"Invalid value: {shown(value)}: {path} in body should be at least "
-            f"{schema['minLength']} chars long",
-        )
-    if "pattern" in schema and not re.search(_end_of_text(schema["pattern"]), value):
-        yield Violation(
-            path, f"Invalid value: {shown(value)}: {path} in body should match '{schema['pattern']}'"
-        )
+        yield Violation(path, f"{said} be at least {schema['minLength']} chars long")
+    elif "pattern" in schema and not re.search(_end_of_text(schema["pattern"]), value):
+        yield Violation(path, f"{said} match '{schema['pattern']}'")
 
 
 def _end_of_text(pattern: str) -> str:
@@ -276,6 +273,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_whole(value: Any) -> bool:
+    """Whether a number without a fraction fits 64 bits, also when it is written like 2.0."""
+    return _is_number(value) and float(value).is_integer() and abs(value) < _INT64
+
+
 def _type_name(value: object) -> str:
     match value:
         case None:
@@ -297,10 +299,19 @@ def _type_name(value: object) -> str:
 def shown(value: Any) -> str:
     """A value as the server writes it into a sentence."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(_whole(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return str(value)
     return _go_float(float(value))
+
+
+def _whole(value: Any) -> Any:
+    """Go's JSON writes 2.0 as 2 inside lists and objects."""
+    if isinstance(value, Mapping):
+        return {key: _whole(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_whole(child) for child in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _go_float(value: float) -> str:

@@ -83,7 +83,6 @@ Number = Annotated[
 ]
 """A number written as a string, like ``"1e-5"``, so that no YAML reader changes it."""
 
-LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 
 _URI = Field(min_length=1, max_length=1024)
@@ -120,7 +119,8 @@ WeightsUri = Annotated[
 
 
 def _quantity(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    return str(int(value)) if whole else value  # type: ignore[call-overload]
 
 
 _QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
@@ -203,8 +203,6 @@ def cel_list(words: frozenset[str] | tuple[str, ...]) -> str:
 
 # What both kinds share
 
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
-
 
 class ObjectMeta(BaseModel):
     """The part of Kubernetes' metadata that Tunesmith reads; the rest is ignored, as it is not ours."""
@@ -277,7 +275,14 @@ class Placement(ApiModel):
     """CPU requested for each pod, like "4" or 500m."""
     memory: Quantity | None = None
     """Memory requested for each pod and its limit, like 16Gi."""
-    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
+    node_selector: Annotated[
+        dict[str, LabelValue],
+        Field(max_length=16),
+        Rule(
+            "self.all(key, key.size() >= 1 && key.size() <= 317)",
+            "the keys of nodeSelector are names of node labels, with 1 to 317 characters",
+        ),
+    ] = Field(default_factory=dict)
     """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints that the pods tolerate."""

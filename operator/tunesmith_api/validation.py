@@ -47,7 +47,7 @@ def load_documents(text: str, source: str = "") -> list[Resource]:
         raise refusals[0]
     if refusals:
         raise SpecInvalid(
-            "\n".join(refusal.message for refusal in refusals),
+            "\n".join(map(str, refusals)),
             violations=tuple(line for refusal in refusals for line in refusal.violations),
         )
     return resources

@@ -141,8 +141,10 @@ def _json_types(value: Any) -> Any:
         return {key: _json_types(child) for key, child in value.items()}
     if isinstance(value, list):
         return [_json_types(child) for child in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecInvalid("Numbers must be finite: .inf and .nan cannot be stored in Kubernetes.")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise SpecInvalid("Numbers must be finite: .inf and .nan cannot be stored in Kubernetes.")
+        return int(value) if value.is_integer() and abs(value) < 1e21 else value  # as Go's JSON writes it
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise SpecInvalid(f"Values of type {type(value).__name__} cannot be stored in Kubernetes.")
