@@ -247,8 +247,8 @@ class Toleration(ApiModel):
 
     key: ShortText | None = None
     """The taint's key; with operator Exists and no key, every taint."""
-    operator: Literal["Exists", "Equal"] = "Equal"
-    """Equal compares the value, Exists takes any."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """Equal, the default, compares the value; Exists takes any."""
     value: LabelValue | None = None
     """The taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
@@ -262,9 +262,9 @@ class TopologySpread(ApiModel):
 
     topology_key: Annotated[str, Field(min_length=1, max_length=317)]
     """The node label whose values are spread over, like topology.kubernetes.io/zone."""
-    max_skew: Annotated[int, Field(ge=1, le=100)] = 1
+    max_skew: Annotated[int, Field(ge=1, le=100)]
     """By how many pods two values may differ."""
-    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "ScheduleAnyway"
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"]
     """What to do when it cannot be kept."""
 
 

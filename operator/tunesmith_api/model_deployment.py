@@ -101,7 +101,7 @@ class Step(ApiModel):
 
     weight: Annotated[int, Field(ge=1, le=100)]
     """Percent of the requests that the new revision answers."""
-    hold_seconds: Seconds = 120
+    hold_seconds: Seconds
     """How long this step lasts at least."""
 
 

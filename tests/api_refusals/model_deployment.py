@@ -66,14 +66,19 @@ DEPLOYMENT_RULES = (
     ),
     deployment(
         "steps without a canary",
-        {"spec.rollout": {"steps": [{"weight": 5}]}},
+        {"spec.rollout": {"steps": [{"weight": 5, "holdSeconds": 60}]}},
         "spec.rollout.steps: Invalid value: steps belong to strategy Canary: set strategy: Canary or leave "
         "steps "
         "out",
     ),
     deployment(
         "steps that do not rise",
-        {"spec.rollout": {"strategy": "Canary", "steps": [{"weight": 5}, {"weight": 50}, {"weight": 50}]}},
+        {
+            "spec.rollout": {
+                "strategy": "Canary",
+                "steps": [{"weight": weight, "holdSeconds": 60} for weight in (5, 50, 50)],
+            }
+        },
         "spec.rollout.steps: Invalid value: the weights of steps must rise from step to step",
     ),
     deployment(
