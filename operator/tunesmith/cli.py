@@ -128,11 +128,11 @@ def validate(
 
 
 @app.command(epilog="Example: `tunesmith inspect file:///home/me/models/flowers/3f2a...`")
-def inspect(uri: ModelUri, output: OutputOption = Output.TABLE) -> None:
+def inspect(uri: ModelUri, digest: Digest = None, output: OutputOption = Output.TABLE) -> None:
     """Show what a model package is: where it comes from, how good it is, what it holds."""
     from tunesmith.inspect import inspect_package
 
-    inspect_package(uri, Console(highlight=False), as_json=output is Output.JSON)
+    inspect_package(uri, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
 
 
 @app.command(epilog="Example: `tunesmith verify s3://models/flowers/3f2a... --digest sha256:3f2a...`")

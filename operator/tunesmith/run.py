@@ -1,6 +1,7 @@
 """``tunesmith run``: read the file, run its TrainingJob, tell how it ended."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,15 @@ from tunesmith.local_run import run_job
 from tunesmith.outcome import print_outcome
 
 
-def run_file(path: Path, *, name: str | None, as_json: bool, device: str, cache_dir: Path) -> int:
+def run_file(
+    path: Path,
+    *,
+    name: str | None,
+    as_json: bool,
+    device: str,
+    cache_dir: Path,
+    trainer: Sequence[str] = (),
+) -> int:
     """Run the TrainingJob of a YAML file and show it on standard output.
 
     Args:
@@ -21,6 +30,7 @@ def run_file(path: Path, *, name: str | None, as_json: bool, device: str, cache_
         as_json: print the trainer's events, and last the TrainingJob with its status, as JSON lines.
         device: auto, cpu or cuda.
         cache_dir: for everything that can be made again.
+        trainer: the command that starts a trainer; this Python's tunesmith_trainer unless given.
 
     Returns:
         The exit code.
@@ -33,7 +43,7 @@ def run_file(path: Path, *, name: str | None, as_json: bool, device: str, cache_
     view = _view(content, console, as_json=as_json)
     for sentence in content.remarks:
         view.say(sentence)
-    outcome = run_job(content.job, cache_dir=cache_dir.absolute(), view=view, device=device)
+    outcome = run_job(content.job, cache_dir=cache_dir.absolute(), view=view, device=device, trainer=trainer)
     if as_json:
         print(compact(outcome.job.to_dict()), flush=True)
     else:

@@ -10,7 +10,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+Steps = Sequence[Mapping[str, Any]]
+
+
+def trainer_command(folder: Path, steps: Steps) -> list[str]:
+    """The command of a trainer that takes these steps; the options it got lie in script.arguments."""
+    script = folder / "script"
+    script.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return [sys.executable, __file__, str(script)]
+
+
+def result(code: int, reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    """The trainer's last word."""
+    return {"type": "result", "exitCode": code, "reason": reason, "message": message, "nextStep": "", **more}
 
 
 def main() -> None:

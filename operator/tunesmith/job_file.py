@@ -1,0 +1,71 @@
+"""Reading the YAML file that ``tunesmith run`` is given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.addresses import with_absolute_addresses
+from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_api.reasons import SpecInvalid
+from tunesmith_api.training_job import TrainingJob
+from tunesmith_api.validation import load_documents
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """The job to run, and what a person should know about the rest of the file.
+
+    Attributes:
+        job: with absolute addresses.
+        remarks: one sentence each.
+    """
+
+    job: TrainingJob
+    remarks: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        SpecInvalid: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecInvalid(f"{path} cannot be read as text: {error}.", "Give a YAML file in UTF-8.") from error
+
+
+def read_job_file(path: Path, name: str | None = None) -> JobFile:
+    """The TrainingJob of a file, its relative addresses taken from the file's folder.
+
+    Args:
+        path: the file; other resources may stand in it too.
+        name: which TrainingJob; needed when there are several.
+
+    Raises:
+        SpecInvalid: a resource breaks a rule, or it stays open which job is meant.
+    """
+    resources = load_documents(read_text(path), str(path))
+    job = _chosen([one for one in resources if isinstance(one, TrainingJob)], path, name)
+    deployments = [one.name for one in resources if isinstance(one, ModelDeployment)]
+    remarks = []
+    if job.spec.suspend:
+        remarks.append("spec.suspend is true, so a cluster would wait; here the job runs.")
+    if deployments:
+        remarks.append(
+            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serving is done by "
+            "`tunesmith serve`, which is not in this version."
+        )
+    return JobFile(with_absolute_addresses(job, path.absolute().parent), tuple(remarks))
+
+
+def _chosen(jobs: list[TrainingJob], path: Path, name: str | None) -> TrainingJob:
+    names = ", ".join(job.name for job in jobs)
+    if not jobs:
+        raise SpecInvalid(f"There is no TrainingJob in {path}.", "Add one: it says what to train on.")
+    chosen = [job for job in jobs if name in (None, job.name)]
+    if not chosen:
+        raise SpecInvalid(f"There is no TrainingJob {name!r} in {path}.", f"It holds: {names}.")
+    if len(chosen) > 1:
+        raise SpecInvalid(f"{path} holds several TrainingJobs.", f"Choose one of them by --name: {names}.")
+    return chosen[0]
