@@ -277,7 +277,8 @@ def _flatten(image: Image.Image, found: ImageFormat, deep: bool) -> tuple[Image.
     """Return the image as L, RGB or RGBa (alpha multiplied in), and what was seen on the way."""
     seen = set()
     if image.mode.startswith("I"):
-        return _high_byte(image), {"16-bit", "grey"}
+        keyed = {"alpha"} if isinstance(image.info.get("transparency"), int) else set()
+        return _high_byte(image), {"16-bit", "grey", *keyed}
     if image.mode == "CMYK":
         # Pillow assumes Adobe's inverted CMYK in every JPEG; without Adobe's marker 0 means no ink.
         plain = found is JPEG and "adobe" not in image.info
