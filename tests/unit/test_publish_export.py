@@ -1,6 +1,9 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
@@ -18,30 +21,30 @@ from tunesmith_trainer.search.backbones import Backbone, ImageClassifier, build_
 LABELS = ("ant", "bee", "wäsp")
 
 
-def small_convnext():
+def small_convnext() -> Any:
     settings = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, 48, 2), CNBlockConfig(48, None, 1)]
     return ConvNeXt(settings)
 
 
-def small_swin():
+def small_swin() -> Any:
     return SwinTransformer([4, 4], 16, [2, 2], [2, 4], [2, 2])
 
 
-def small_swin_v2():
+def small_swin_v2() -> Any:
     return SwinTransformer(
         [4, 4], 16, [2, 2], [2, 4], [2, 2], block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2
     )
 
 
-def small_vit():
+def small_vit() -> Any:
     return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64)
 
 
 SMALL = {"convnext": small_convnext, "swin": small_swin, "swin_v2": small_swin_v2, "vit": small_vit}
-"""Families whose smallest published network has 28 million weights or more: the same layers, fewer of them."""
+"""Families whose smallest published network has over 28 million weights: the same layers, fewer of them."""
 
 
-def classifier(name, size):
+def classifier(name: str, size: int) -> ImageClassifier:
     """A network with random weights whose batch statistics fit, so that its probabilities are not trivial."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -60,11 +63,11 @@ def classifier(name, size):
     return model.train()  # the export must not depend on the mode it is given
 
 
-def preprocess(size):
+def preprocess(size: int) -> Preprocess:
     return Preprocess(size, "CenterCrop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def photos(count, size):
+def photos(count: int, size: int) -> npt.NDArray[np.uint8]:
     generator = np.random.default_rng(0)
     small = generator.integers(0, 256, size=(count, 8, 8, 3), dtype=np.uint8)
     return small.repeat(size // 8, axis=1).repeat(size // 8, axis=2)
@@ -83,7 +86,9 @@ def photos(count, size):
         ("vit", 32, False),
     ],
 )
-def test_export_of_each_family_predicts_what_torch_predicts(name, size, has_map, tmp_path):
+def test_export_of_each_family_predicts_what_torch_predicts(
+    name: str, size: int, has_map: bool, tmp_path: Path
+) -> None:
     model = classifier(name, size)
     exported = export_classifier(model, preprocess(size), LABELS, photos(4, size), tmp_path)
     predictor = Predictor(tmp_path, threads=1)
@@ -103,7 +108,7 @@ def test_export_of_each_family_predicts_what_torch_predicts(name, size, has_map,
         assert outputs.feature_map == pytest.approx(feature_map.numpy(), rel=1e-3, abs=1e-3)
 
 
-def test_export_writes_weights_labels_and_preprocessing(tmp_path):
+def test_export_writes_weights_labels_and_preprocessing(tmp_path: Path) -> None:
     model = classifier("mobilenet_v3_small", 64)
     exported = export_classifier(model, preprocess(32), LABELS, photos(1, 32), tmp_path)
     state = load_file(tmp_path / "weights.safetensors")
@@ -116,7 +121,7 @@ def test_export_writes_weights_labels_and_preprocessing(tmp_path):
     assert graph.opset_import[0].version == exported.opset
 
 
-def test_export_of_the_same_model_twice_gives_the_same_bytes(tmp_path):
+def test_export_of_the_same_model_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     model = classifier("mobilenet_v3_small", 64)
     written = []
     for folder in ("one", "two"):
@@ -129,13 +134,13 @@ def test_export_of_the_same_model_twice_gives_the_same_bytes(tmp_path):
 class Branching(nn.Module):
     """Doubles its logits for bright images: the tracer sees one side of the branch only."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(3, len(LABELS))
         with torch.no_grad():
             self.head.weight.copy_(torch.eye(3) * 5)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         embedding = images.mean((2, 3))
         logits = self.head(embedding)
         if images[0].mean() > 0:
@@ -143,7 +148,7 @@ class Branching(nn.Module):
         return logits, embedding, None
 
 
-def test_export_of_a_model_that_branches_on_its_input_is_refused_not_published(tmp_path):
+def test_export_of_a_model_that_branches_on_its_input_is_refused_not_published(tmp_path: Path) -> None:
     samples = np.concatenate([np.full((1, 16, 16, 3), 250, np.uint8), np.full((3, 16, 16, 3), 5, np.uint8)])
     samples[:, :, :, 0] //= 2
     with pytest.raises((ExportFailed, torch.onnx.OnnxExporterError)):
@@ -151,15 +156,15 @@ def test_export_of_a_model_that_branches_on_its_input_is_refused_not_published(t
 
 
 class Headless(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.classifier = nn.Linear(3, len(LABELS))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         embedding = images.mean((2, 3))
         return self.classifier(embedding), embedding, None
 
 
-def test_export_of_a_model_without_a_head_is_refused(tmp_path):
+def test_export_of_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match=r"no head\.bias and no head\.weight"):
         export_classifier(Headless(), preprocess(16), LABELS, photos(1, 16), tmp_path)

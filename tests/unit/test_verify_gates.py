@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,10 +8,15 @@ from tunesmith_api.fields import LOWER_IS_BETTER
 from tunesmith_api.reasons import GateFailed, Reason
 from tunesmith_api.verification_spec import Gate
 from tunesmith_trainer.verify.bootstrap import Interval
-from tunesmith_trainer.verify.gates import Comparison, decide_gates, require_gates
+from tunesmith_trainer.verify.gates import Comparison, GateResult, decide_gates, require_gates
 
 
-def decide(gate, interval=None, comparison=None, remark=None):
+def decide(
+    gate: dict[str, Any],
+    interval: Interval | None = None,
+    comparison: Comparison | None = None,
+    remark: str | None = None,
+) -> GateResult:
     gates = (Gate.model_validate(gate),)
     key = (gate["metric"], gate.get("minimumDelta", 0.0))
     (result,) = decide_gates(
@@ -75,13 +82,15 @@ def decide(gate, interval=None, comparison=None, remark=None):
         ),
     ],
 )
-def test_gate_with_a_limit_is_decided_by_the_value_itself(gate, interval, passed, limit, message):
+def test_gate_with_a_limit_is_decided_by_the_value_itself(
+    gate: dict[str, Any], interval: Interval, passed: bool, limit: str, message: str
+) -> None:
     result = decide(gate, interval)
     assert (result.passed, result.limit, result.message) == (passed, limit, message)
     assert bool(result.advice) is not passed
 
 
-def test_gate_on_what_was_not_measured_fails_and_says_why():
+def test_gate_on_what_was_not_measured_fails_and_says_why() -> None:
     result = decide({"metric": "worstSliceAccuracy", "minimum": 0.7}, remark="There are no slices.")
     assert (result.passed, result.value) == (False, None)
     assert result.message == (
@@ -89,7 +98,13 @@ def test_gate_on_what_was_not_measured_fails_and_says_why():
     )
 
 
-def against(value, champion_value, test="exact McNemar test", p_short=None, p_gain=None):
+def against(
+    value: float,
+    champion_value: float,
+    test: str = "exact McNemar test",
+    p_short: float | None = None,
+    p_gain: float | None = None,
+) -> Comparison:
     return Comparison("sha256:0123456789ab", value, champion_value, test, p_short, p_gain, 240)
 
 
@@ -161,7 +176,9 @@ def against(value, champion_value, test="exact McNemar test", p_short=None, p_ga
         ),
     ],
 )
-def test_gate_relative_to_the_champion_asks_for_proof_of_a_difference(delta, comparison, passed, said):
+def test_gate_relative_to_the_champion_asks_for_proof_of_a_difference(
+    delta: float, comparison: Comparison, passed: bool, said: str
+) -> None:
     gate = {"metric": "accuracy", "relativeTo": "Champion", "minimumDelta": delta}
     result = decide(gate, Interval(comparison.value, 0.0, 1.0), comparison)
     assert result.passed is passed
@@ -169,7 +186,7 @@ def test_gate_relative_to_the_champion_asks_for_proof_of_a_difference(delta, com
     assert "on the same 240 test images" in result.message
 
 
-def test_gate_relative_to_the_champion_turns_round_where_smaller_is_better():
+def test_gate_relative_to_the_champion_turns_round_where_smaller_is_better() -> None:
     gate = {"metric": "negativeLogLikelihood", "relativeTo": "Champion"}
     better = against(0.2, 0.3, test="paired bootstrap", p_short=0.9, p_gain=0.01)
     worse = against(0.3, 0.2, test="paired bootstrap", p_short=0.01, p_gain=0.9)
@@ -177,7 +194,7 @@ def test_gate_relative_to_the_champion_turns_round_where_smaller_is_better():
     assert not decide(gate, Interval(0.3, 0.3, 0.3), worse).passed
 
 
-def test_gate_relative_to_a_champion_that_is_not_there_passes_and_says_so():
+def test_gate_relative_to_a_champion_that_is_not_there_passes_and_says_so() -> None:
     result = decide({"metric": "accuracy", "relativeTo": "Champion"}, Interval(0.5, 0.4, 0.6))
     assert (result.passed, result.limit) == (True, "champion")
     assert result.message == "accuracy 0.500 has no champion to beat: this job has no verified model yet."
@@ -186,16 +203,16 @@ def test_gate_relative_to_a_champion_that_is_not_there_passes_and_says_so():
 @pytest.mark.parametrize(
     ("delta", "limit"), [(0.0, "champion"), (0.01, "champion + 0.01"), (-0.01, "champion - 0.01")]
 )
-def test_limit_of_a_relative_gate_is_written_like_a_sum(delta, limit):
+def test_limit_of_a_relative_gate_is_written_like_a_sum(delta: float, limit: str) -> None:
     gate = {"metric": "accuracy", "relativeTo": "Champion", "minimumDelta": delta}
     assert decide(gate, Interval(0.5, 0.5, 0.5)).limit == limit
 
 
-def test_required_gates_that_pass_raise_nothing():
+def test_required_gates_that_pass_raise_nothing() -> None:
     require_gates([decide({"metric": "accuracy", "minimum": 0.5}, Interval(0.6, 0.5, 0.7))])
 
 
-def test_required_gates_that_fail_raise_one_error_with_every_sentence():
+def test_required_gates_that_fail_raise_one_error_with_every_sentence() -> None:
     results = [
         decide({"metric": "accuracy", "minimum": 0.9}, Interval(0.887, 0.88, 0.89)),
         decide({"metric": "macroF1", "minimum": 0.5}, Interval(0.9, 0.9, 0.9)),
@@ -213,7 +230,9 @@ def test_required_gates_that_fail_raise_one_error_with_every_sentence():
 
 
 @given(st.sampled_from(["accuracy", "calibrationError"]), st.floats(0, 1), st.floats(0, 1))
-def test_gate_passes_exactly_when_the_value_is_on_the_right_side(metric, value, bound):
+def test_gate_passes_exactly_when_the_value_is_on_the_right_side(
+    metric: str, value: float, bound: float
+) -> None:
     lower = metric in LOWER_IS_BETTER
     result = decide(
         {"metric": metric, "maximum" if lower else "minimum": bound}, Interval(value, value, value)

@@ -1,4 +1,5 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,13 @@ from tunesmith_trainer.verify.metrics import (
 )
 
 
-def predictions(seed, n=120, classes=4, strength=2.0, slices=None):
+def predictions(
+    seed: int,
+    n: int = 120,
+    classes: int = 4,
+    strength: float = 2.0,
+    slices: dict[str, npt.NDArray[np.str_]] | None = None,
+) -> Predictions:
     generator = np.random.default_rng(seed)
     labels = generator.integers(classes, size=n)
     scores = generator.standard_normal((n, classes))
@@ -24,7 +31,7 @@ def predictions(seed, n=120, classes=4, strength=2.0, slices=None):
     return Predictions(probabilities.astype(np.float32), labels.astype(np.int64), slices or {})
 
 
-def recalls_and_f1(labels, chosen):
+def recalls_and_f1(labels: list[int], chosen: list[int]) -> tuple[list[float], list[float]]:
     """Per class in plain Python, from the definitions."""
     recalls, scores = [], []
     for k in sorted({*labels, *chosen}):
@@ -37,7 +44,7 @@ def recalls_and_f1(labels, chosen):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 7))
-def test_metrics_equal_their_definitions(seed, n, classes):
+def test_metrics_equal_their_definitions(seed: int, n: int, classes: int) -> None:
     given_ = predictions(seed, n, classes)
     labels, chosen = given_.labels.tolist(), given_.probabilities.argmax(axis=1).tolist()
     recalls, scores = recalls_and_f1(labels, chosen)
@@ -51,13 +58,13 @@ def test_metrics_equal_their_definitions(seed, n, classes):
 
 @settings(max_examples=20)
 @given(st.integers(0, 1_000))
-def test_metrics_do_not_depend_on_the_order_of_the_images(seed):
+def test_metrics_do_not_depend_on_the_order_of_the_images(seed: int) -> None:
     one = predictions(seed)
     order = np.random.default_rng(seed).permutation(len(one.labels))
     assert measure(Predictions(one.probabilities[order], one.labels[order])) == pytest.approx(measure(one))
 
 
-def test_metrics_of_a_resample_are_those_of_its_images():
+def test_metrics_of_a_resample_are_those_of_its_images() -> None:
     given_ = predictions(7, n=50, slices={"light": np.repeat(["day", "night"], 25)})
     resampled = measure_resamples(given_, samples=8, seed=3)
     counts = np.concatenate(list(resample_counts(50, 8, seed=3))).astype(np.int64)
@@ -73,20 +80,20 @@ def test_metrics_of_a_resample_are_those_of_its_images():
         )
 
 
-def test_resamples_of_one_seed_are_the_same_for_two_models_of_the_same_images():
+def test_resamples_of_one_seed_are_the_same_for_two_models_of_the_same_images() -> None:
     one = np.concatenate(list(resample_counts(31, 40, seed=9)))
     two = np.concatenate(list(resample_counts(31, 40, seed=9)))
     assert np.array_equal(one, two)
     assert (one.sum(axis=1) == 31).all()
 
 
-def test_resamples_of_many_images_come_in_bounded_blocks():
+def test_resamples_of_many_images_come_in_bounded_blocks() -> None:
     blocks = list(resample_counts(100_000, 100, seed=0))
     assert sum(len(block) for block in blocks) == 100
     assert max(block.size for block in blocks) <= 4_000_000
 
 
-def test_percentile_interval_of_accuracy_agrees_with_the_normal_approximation():
+def test_percentile_interval_of_accuracy_agrees_with_the_normal_approximation() -> None:
     given_ = predictions(11, n=2_000, strength=1.5)
     accuracy = measure(given_)["accuracy"]
     found = percentile_interval(accuracy, measure_resamples(given_, 1_000, 0)["accuracy"])
@@ -96,7 +103,7 @@ def test_percentile_interval_of_accuracy_agrees_with_the_normal_approximation():
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
-def test_wilson_interval_holds_the_fraction_and_stays_a_fraction(successes, failures):
+def test_wilson_interval_holds_the_fraction_and_stays_a_fraction(successes: int, failures: int) -> None:
     trials = successes + failures
     low, high = wilson_interval(np.array([successes]), np.array([trials]))
     fraction = successes / trials if trials else 0.5
@@ -104,21 +111,22 @@ def test_wilson_interval_holds_the_fraction_and_stays_a_fraction(successes, fail
     assert fraction - 1e-12 <= high[0] <= 1
 
 
-def test_confusion_matrix_has_labels_in_rows_and_predictions_in_columns():
+def test_confusion_matrix_has_labels_in_rows_and_predictions_in_columns() -> None:
     probabilities = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
     matrix = confusion_matrix(Predictions(probabilities, np.array([0, 0, 1, 2])))
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_per_class_results_leave_out_what_is_undefined():
+def test_per_class_results_leave_out_what_is_undefined() -> None:
     matrix = np.array([[2, 1, 0], [0, 0, 0], [0, 0, 0]])
     seen, only_predicted, absent = per_class(matrix, ("seen", "only predicted", "absent"))
-    assert (seen.support, seen.recall, seen.precision) == (3, pytest.approx(2 / 3), 1.0)
+    assert (seen.support, seen.precision) == (3, 1.0)
+    assert seen.recall == pytest.approx(2 / 3)
     assert (only_predicted.recall, only_predicted.precision, only_predicted.f1) == (None, 0.0, 0.0)
     assert (absent.recall, absent.precision, absent.f1) == (None, None, None)
 
 
-def test_worst_slice_is_chosen_among_slices_with_enough_images():
+def test_worst_slice_is_chosen_among_slices_with_enough_images() -> None:
     probabilities = np.eye(2, dtype=np.float32)[[0] * 30]
     labels = np.array([0] * 27 + [1] * 3)
     place = np.array(["park"] * 15 + ["street"] * 12 + ["cellar"] * 3)
@@ -129,22 +137,22 @@ def test_worst_slice_is_chosen_among_slices_with_enough_images():
     assert found[2].accuracy == 0.0
 
 
-def test_slices_without_a_value_are_no_slice():
+def test_slices_without_a_value_are_no_slice() -> None:
     given_ = predictions(1, n=40, slices={"camera": np.array(["a"] * 20 + [""] * 20)})
     assert [(one.column, one.value) for one in per_slice(given_)] == [("camera", "a")]
 
 
-def test_slices_of_a_column_with_very_many_values_are_bounded():
+def test_slices_of_a_column_with_very_many_values_are_bounded() -> None:
     values = np.array([f"v{i % 1_000}" for i in range(12_000)])
     given_ = predictions(1, n=12_000, slices={"id": values})
     assert len(per_slice(given_)) == MAX_SLICES
     assert "worstSliceAccuracy" in measure(given_)
 
 
-def test_worst_slice_is_absent_without_slices():
+def test_worst_slice_is_absent_without_slices() -> None:
     assert "worstSliceAccuracy" not in measure(predictions(1))
 
 
-def test_metrics_without_images_are_refused():
+def test_metrics_without_images_are_refused() -> None:
     with pytest.raises(ValueError, match="no predictions"):
         Predictions(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))

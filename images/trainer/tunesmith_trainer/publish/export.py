@@ -6,9 +6,9 @@ import copy
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from tunesmith_trainer.onnx_graph import OPSET, export_graph
 
 if TYPE_CHECKING:
     from tunesmith_trainer.prepare.dataset import Dataset
+    from tunesmith_trainer.search.candidate import Candidate
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.safetensors"
@@ -42,15 +43,6 @@ Float32Array = npt.NDArray[np.float32]
 
 class ExportFailed(PackageError):
     """The model cannot be written as an ONNX graph that predicts the same."""
-
-
-class Candidate(Protocol):
-    """What the export needs of the search's result."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Maps images float32 [n, 3, S, S] to (logits [n, K], embedding [n, D], feature map or None)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,9 @@ def export_model(candidate: Candidate, dataset: Dataset, directory: Path) -> Exp
     rows = dataset.rows(TRAIN, VALIDATION)
     chosen = rows[np.linspace(0, len(rows) - 1, num=min(_SAMPLES, len(rows)), dtype=np.int64)]
     samples = dataset.pixels.read(chosen)
-    return export_classifier(candidate.model, dataset.preprocess, dataset.classes, samples, directory)
+    # The pixels are the dataset's; how they are normalised is the backbone's.
+    preprocess = replace(dataset.preprocess, mean=candidate.facts.mean, std=candidate.facts.std)
+    return export_classifier(candidate.model, preprocess, dataset.classes, samples, directory)
 
 
 def export_classifier(
@@ -106,7 +100,8 @@ def export_classifier(
     """Write a classifier's files and prove that the graph predicts what the module does.
 
     Args:
-        model: as `Candidate.model`, on any device, with its linear head as ``head``; it is not changed.
+        model: maps images float32 [n, 3, S, S] to (logits [n, K], embedding [n, D], feature map or None), on
+            any device, with its linear head as ``head``; it is not changed.
         preprocess: how its input is made.
         labels: K class names in the order of the logits.
         samples: uint8 [m, S, S, 3], at least one image to compare on.
