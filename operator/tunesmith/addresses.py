@@ -29,11 +29,6 @@ def absolute(uri: str, folder: Path) -> str:
     return uri
 
 
-def package_uri(written: str) -> str:
-    """The address of a package as typed: a path without ``scheme://`` is a folder of this machine."""
-    return written if "://" in written else Path(written).absolute().as_uri()
-
-
 def _below(path: str, folder: Path) -> str:
     # not Path.resolve, which follows links: the address stays the one a person recognises
     return os.path.normpath(folder.absolute() / path)

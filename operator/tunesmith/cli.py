@@ -1,5 +1,6 @@
 """The ``tunesmith`` command: reads arguments, calls the verb's module, shows the outcome."""
 
+import errno
 import os
 import platform
 import sys
@@ -55,10 +56,11 @@ CacheDir = Annotated[
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json for programs.")]
-ModelUri = Annotated[
+Model = Annotated[
     str,
     typer.Argument(
-        metavar="URI", help="A model package, as `run` prints it: file:///..., s3://..., or a local folder."
+        metavar="MODEL",
+        help="A model package: file:///..., s3://..., its folder, or the file that `run --result` wrote.",
     ),
 ]
 Digest = Annotated[
@@ -95,6 +97,15 @@ def run(
     device: Annotated[
         Device, typer.Option("--device", help="auto takes a GPU where there is one.")
     ] = Device.AUTO,
+    result: Annotated[
+        Path | None,
+        typer.Option(
+            "--result",
+            metavar="FILE",
+            help="Also write the TrainingJob with its final status, for predict, inspect and verify.",
+            dir_okay=False,
+        ),
+    ] = None,
     cache_dir: CacheDir = DEFAULT_CACHE,
 ) -> None:
     """Train: check the data, search, verify the best model, publish it with a report.
@@ -109,7 +120,9 @@ def run(
     from tunesmith.run import run_file
 
     as_json = output is Output.JSON
-    raise typer.Exit(run_file(file, name=name, as_json=as_json, device=device, cache_dir=cache_dir))
+    raise typer.Exit(
+        run_file(file, name=name, as_json=as_json, device=device, cache_dir=cache_dir, result=result)
+    )
 
 
 @app.command(epilog="Example: `tunesmith validate -f job.yaml -f deployment.yaml`")
@@ -128,20 +141,20 @@ def validate(
 
 
 @app.command(epilog="Example: `tunesmith inspect file:///home/me/models/flowers/3f2a...`")
-def inspect(uri: ModelUri, digest: Digest = None, output: OutputOption = Output.TABLE) -> None:
+def inspect(model: Model, digest: Digest = None, output: OutputOption = Output.TABLE) -> None:
     """Show what a model package is: where it comes from, how good it is, what it holds."""
     from tunesmith.inspect import inspect_package
 
-    inspect_package(uri, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
+    inspect_package(model, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
 
 
 @app.command(epilog="Example: `tunesmith verify s3://models/flowers/3f2a... --digest sha256:3f2a...`")
-def verify(uri: ModelUri, digest: Digest = None, output: OutputOption = Output.TABLE) -> None:
+def verify(model: Model, digest: Digest = None, output: OutputOption = Output.TABLE) -> None:
     """Read every file of a model package again and compare it with the sha256 in its manifest."""
     from tunesmith.verify import verify_files
 
     raise typer.Exit(
-        verify_files(uri, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
+        verify_files(model, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
     )
 
 
@@ -149,7 +162,7 @@ def verify(uri: ModelUri, digest: Digest = None, output: OutputOption = Output.T
     epilog="Example: `tunesmith predict file:///home/me/models/flowers/3f2a... photo.jpg --explain why/`"
 )
 def predict(
-    uri: ModelUri,
+    model: Model,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG files.", exists=True, dir_okay=False)
     ],
@@ -174,7 +187,7 @@ def predict(
     from tunesmith.predict import predict_images
 
     predict_images(
-        uri,
+        model,
         images,
         Console(highlight=False),
         top=top,
@@ -239,6 +252,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except TunesmithError as error:
         _show(error.message, error.next_step, getattr(error, "violations", ()))
         sys.exit(exit_code(error))
+    except OSError as error:
+        _show(f"{error.filename or 'Reading or writing a file'}: {error.strerror or error}.", "")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        sys.exit(EXIT_CODES[Reason.DISK_FULL if full else Reason.INTERNAL_ERROR])
     except Exception as error:
         _show(
             f"Something went wrong that Tunesmith did not foresee: {type(error).__name__}: {error}",

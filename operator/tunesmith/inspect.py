@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith import wording
-from tunesmith.addresses import package_uri
+from tunesmith.model_reference import model_reference
 from tunesmith_api.reasons import DigestMismatch
 from tunesmith_package.manifest import Manifest
 from tunesmith_package.package import read_manifest
@@ -27,8 +27,9 @@ def inspect_package(uri: str, console: Console, *, digest: str | None = None, as
         PackageInvalid: there is no package at this address.
         DigestMismatch: the manifest or a file read is not what was published.
     """
-    store = open_store(package_uri(uri))
-    manifest = read_manifest(store, digest=digest)
+    model = model_reference(uri, digest)
+    store = open_store(model.uri)
+    manifest = read_manifest(store, digest=model.digest)
     description = describe(store, manifest)
     if as_json:
         console.out(json.dumps(description, indent=2, ensure_ascii=False), highlight=False)
@@ -94,6 +95,7 @@ def _origin(package: dict[str, Any]) -> Table:
         ("Run", Text(package["runKey"])),
         ("Made by", Text(package["createdBy"])),
         ("Address", Text(package["uri"])),
+        ("Report", Text(f"{package['uri']}/report.html" if "report.html" in package["files"] else "none")),
     ):
         table.add_row(Text(name, "dim"), value)
     return table

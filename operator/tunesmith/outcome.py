@@ -1,7 +1,6 @@
 """How a run ended: the TrainingJob as a cluster would show it, and what a person wants to know of it."""
 
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,8 +164,3 @@ def places(status: TrainingJobStatus) -> list[str]:
             f"  tunesmith predict {status.model.uri} IMAGE...",
         ]
     return lines
-
-
-def job_document(outcome: Outcome) -> Mapping[str, Any]:
-    """The TrainingJob as a cluster would show it."""
-    return outcome.job.to_dict()

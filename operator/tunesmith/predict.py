@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.addresses import package_uri
 from tunesmith.files import place
+from tunesmith.model_reference import model_reference
 from tunesmith_package.inference import Predictor
 from tunesmith_package.package import open_package
 from tunesmith_package.preprocess import ImageInvalid
@@ -59,7 +59,8 @@ def predict_images(
         PackageError: there is no such package, or it is damaged.
         ImageInvalid: an image cannot be used; the message names it.
     """
-    package = open_package(package_uri(uri), digest=digest)
+    model = model_reference(uri, digest)
+    package = open_package(model.uri, digest=model.digest)
     predictor = Predictor(package.directory)
     predictions = [_predicted(predictor, image, top, explain) for image in images]
     if as_json:

@@ -1,11 +1,13 @@
 """``tunesmith run``: read the file, run its TrainingJob, tell how it ended."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from tunesmith.files import place
 from tunesmith.job_file import JobFile, read_job_file
 from tunesmith.line_views import JsonView, PlainView, View, compact
 from tunesmith.live_view import LiveView
@@ -20,6 +22,7 @@ def run_file(
     as_json: bool,
     device: str,
     cache_dir: Path,
+    result: Path | None = None,
     trainer: Sequence[str] = (),
 ) -> int:
     """Run the TrainingJob of a YAML file and show it on standard output.
@@ -30,6 +33,7 @@ def run_file(
         as_json: print the trainer's events, and last the TrainingJob with its status, as JSON lines.
         device: auto, cpu or cuda.
         cache_dir: for everything that can be made again.
+        result: a file for the TrainingJob with its final status.
         trainer: the command that starts a trainer; this Python's tunesmith_trainer unless given.
 
     Returns:
@@ -44,6 +48,9 @@ def run_file(
     for sentence in content.remarks:
         view.say(sentence)
     outcome = run_job(content.job, cache_dir=cache_dir.absolute(), view=view, device=device, trainer=trainer)
+    if result is not None:
+        document = json.dumps(outcome.job.to_dict(), indent=2, ensure_ascii=False)
+        place(result, lambda temporary: temporary.write_text(document + "\n"))
     if as_json:
         print(compact(outcome.job.to_dict()), flush=True)
     else:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith import wording
-from tunesmith.addresses import package_uri
+from tunesmith.model_reference import model_reference
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_package.package import FileCheck, verify_package
 
@@ -23,7 +23,8 @@ def verify_files(uri: str, console: Console, *, digest: str | None = None, as_js
         PackageInvalid: there is no package at this address.
         DigestMismatch: the manifest is not the one asked for.
     """
-    checks = verify_package(package_uri(uri), digest=digest)
+    model = model_reference(uri, digest)
+    checks = verify_package(model.uri, digest=model.digest)
     if as_json:
         files = [asdict(check) for check in checks]
         sound = not any(check.problem for check in checks)

@@ -130,6 +130,7 @@ def run(
         as_json=as_json,
         device="cpu",
         cache_dir=folder / "cache",
+        result=folder / "result.json",
         trainer=trainer_command(folder, steps),
     )
     return code, capsys.readouterr().out.splitlines()
@@ -146,6 +147,7 @@ def test_run_as_json_ends_with_the_job_as_a_cluster_would_show_it(
     assert set(documents[-1]) == {"apiVersion", "kind", "metadata", "spec", "status"}
     assert documents[-1]["spec"]["dataset"]["uri"] == (tmp_path / "photos").as_uri()
     assert documents[-1]["status"]["verification"]["metrics"]["accuracy"] == 0.81234
+    assert json.loads((tmp_path / "result.json").read_text()) == documents[-1]
 
 
 def test_run_for_people_ends_with_verdict_places_and_the_next_commands(
