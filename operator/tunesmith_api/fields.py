@@ -184,7 +184,6 @@ ParameterName = Literal[
     "backboneLearningRateFactor",
     "unfreezing",
     "warmupFraction",
-    "featureNoise",
     "mixup",
 ]
 Strategy = Literal["LinearProbe", "FineTune"]

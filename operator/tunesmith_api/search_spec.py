@@ -31,7 +31,6 @@ FRACTION_PARAMETERS = (
     "layerDecay",
     "backboneLearningRateFactor",
     "warmupFraction",
-    "featureNoise",
     "mixup",
 )
 """Parameters whose values lie between 0 and 1."""
@@ -197,7 +196,7 @@ class Parameter(ApiModel):
         ),
         Rule(
             _within(FRACTION_PARAMETERS, "0.0", "1.0"),
-            "labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction, featureNoise and mixup "
+            "labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction and mixup "
             "lie between 0 and 1",
         ),
         Rule(
@@ -215,13 +214,6 @@ class Parameter(ApiModel):
     """The values it may take."""
     when: When | None = None
     """Use it only in trials in which an earlier parameter has certain values."""
-
-
-def _default_parameters() -> tuple[Parameter, ...]:
-    def log_uniform(name: ParameterName, low: str, high: str) -> Parameter:
-        return Parameter(name=name, search_space=SearchSpace(log_uniform=LogUniform(min=low, max=high)))
-
-    return log_uniform("learningRate", "1e-4", "1e-1"), log_uniform("weightDecay", "1e-6", "1e-1")
 
 
 class Algorithm(ApiModel):
@@ -278,10 +270,10 @@ class SearchSpec(ApiModel):
     """How the next trial's parameters are chosen."""
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     """When a trial that does worse than others is ended."""
-    parameters: Annotated[tuple[Parameter, ...], Field(max_length=MAX_PARAMETERS)] = Field(
-        default_factory=_default_parameters
-    )
-    """The hyper-parameters that are searched; the others keep the values of spec.transfer."""
+    parameters: Annotated[tuple[Parameter, ...], Field(max_length=MAX_PARAMETERS)] = ()
+    """The hyper-parameters that are searched; the others keep the values of spec.transfer. With none, learning
+    rate, weight decay and epochs of the heads and both learning rates of the fine-tunings are searched, in ranges
+    that fit each."""
     num_trials: Annotated[int, Field(ge=1, le=10_000)] = 32
     """How many trials there are at most, heads and fine-tunings together."""
     parallel_trials: Annotated[int, Field(ge=1, le=256)] = 1

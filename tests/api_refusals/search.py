@@ -115,8 +115,8 @@ SEARCH_RULES = (
     job(
         "a fraction above one",
         _parameters(("mixup", _range("uniform", "0", "2"))),
-        f"{_P}[0]: Invalid value: labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction, "
-        "featureNoise and mixup lie between 0 and 1",
+        f"{_P}[0]: Invalid value: labelSmoothing, layerDecay, backboneLearningRateFactor, warmupFraction and "
+        "mixup lie between 0 and 1",
     ),
     job(
         "a learning rate below zero",

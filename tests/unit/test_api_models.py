@@ -40,7 +40,7 @@ def test_training_job_smallest_spec_has_the_documented_defaults() -> None:
     assert (spec.transfer.image_size, spec.transfer.max_epochs) == (256, 12)
     assert [objective.metric for objective in spec.objectives] == ["accuracy"]
     assert (spec.search.algorithm.name, spec.search.early_stopping.name) == ("TPE", "ASHA")
-    assert list(spec.search.by_name()) == ["learningRate", "weightDecay"]
+    assert list(spec.search.by_name()) == []
     assert (spec.search.num_trials, spec.search.parallel_trials, spec.search.max_fine_tune_trials) == (
         32,
         1,
