@@ -13,6 +13,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tunesmith
 DEMO := build/demo
 
 UV := $(BIN)/uv
+TUNESMITH := $(BIN)/tunesmith
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock'
 
@@ -47,8 +48,16 @@ $(ENVIRONMENT): tests/bootstrap.txt tests/requirements.txt pyproject.toml
 
 .PHONY: demo
 demo: $(ENVIRONMENT) ## From a spec to predictions on Fashion-MNIST, in build/demo
-	@$(BIN)/tunesmith fetch demo --to $(DEMO) --cache-dir '$(CACHE)'
-	@$(BIN)/tunesmith run -f $(DEMO)/job.yaml --cache-dir '$(CACHE)'
+	@mkdir -p $(DEMO)
+	@cp manifests/examples/demo.yaml $(DEMO)/job.yaml
+	@echo 'Step 1 of 3: weights and data'
+	@$(TUNESMITH) fetch weights mobilenet_v2 --to $(DEMO)/weights --cache-dir '$(CACHE)'
+	@$(TUNESMITH) fetch data FashionMNIST --to $(DEMO)/data --samples $(DEMO)/photos
+	@echo; echo 'Step 2 of 3: tunesmith run -f $(DEMO)/job.yaml'
+	@$(TUNESMITH) run -f $(DEMO)/job.yaml --result $(DEMO)/result.json --cache-dir '$(CACHE)'
+	@echo; echo 'Step 3 of 3: tunesmith predict $(DEMO)/result.json $(DEMO)/photos/*.png --explain $(DEMO)/why'
+	@$(TUNESMITH) predict $(DEMO)/result.json $(DEMO)/photos/*.png --explain $(DEMO)/why
+	@echo; $(BIN)/python -c "import json; print('Report  ', json.load(open('$(DEMO)/result.json'))['status']['reportUri'])"
 
 .PHONY: test
 test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of what it left out
@@ -86,10 +95,9 @@ chromium:
 BENCHES := $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py %/conftest.py,$(wildcard tests/bench/*.py)))
 
 .PHONY: bench
-bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark, one after the other
+bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark in tests/bench; make bench-NAME for one of them
 
-.PHONY: bench-%
-bench-%: $(ENVIRONMENT) ## One benchmark by its name in tests/bench
+bench-%: $(ENVIRONMENT)
 	$(BIN)/python tests/bench/$*.py
 
 ## Generated files.
@@ -117,9 +125,9 @@ lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --require-hashes --requirement tests/bootstrap.txt; }
 	@if [ -n '$(LOCKS)' ]; then for lock in $(LOCK_FILES); do mkdir -p $(LOCKS)$${lock%/*}; cp $$lock $(LOCKS)$$lock; done; fi
-	$(LOCK) $(LOCK_FLAGS) --group bootstrap --output-file $(LOCKS)tests/bootstrap.txt
-	$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
-	$(LOCK) $(LOCK_FLAGS) pyproject.toml --extra trainer --constraint tests/requirements.txt \
+	@$(LOCK) $(LOCK_FLAGS) --group bootstrap --output-file $(LOCKS)tests/bootstrap.txt
+	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
+	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --extra trainer --constraint tests/requirements.txt \
 	  --output-file $(LOCKS)images/trainer/requirements.txt
 
 .PHONY: clean
