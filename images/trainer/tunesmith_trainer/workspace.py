@@ -1,0 +1,62 @@
+"""Where one run keeps its things: markers in the store, what can be made again in a local cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.reasons import ObjectMissing, StoreError
+from tunesmith_package.store import Store
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run's places.
+
+    Attributes:
+        store: shared with other runs and machines; it outlives this process.
+        prefix: keys of this run begin with it, like ``jobs/flowers/{run key}``.
+        cache_dir: a folder of this machine that may vanish at any time between two runs.
+    """
+
+    store: Store
+    prefix: str
+    cache_dir: Path
+
+    def key(self, name: str) -> str:
+        """The store key of one of this run's objects."""
+        return f"{self.prefix.rstrip('/')}/{name}"
+
+    def cache(self, *parts: str) -> Path:
+        """A path in the local cache; its parent folder exists."""
+        path = self.cache_dir.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def read_marker(self, stage: str) -> dict[str, Any] | None:
+        """What the finished stage left, or None while it is not finished.
+
+        Raises:
+            StoreError: the store cannot be read, or the marker is not one of ours.
+        """
+        key = self.key(f"{stage}.json")
+        try:
+            data = self.store.get(key)
+        except ObjectMissing:
+            return None
+        try:
+            marker = json.loads(data)
+        except ValueError:
+            marker = None
+        if not isinstance(marker, dict):
+            raise StoreError(
+                f"{self.store.url(key)} is not a marker of a finished stage.", "Delete it and run it again."
+            )
+        return marker
+
+    def write_marker(self, stage: str, marker: dict[str, Any]) -> None:
+        """Say that the stage is finished; everything it refers to must be in the store already."""
+        text = json.dumps(marker, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        self.store.put(self.key(f"{stage}.json"), text.encode())
