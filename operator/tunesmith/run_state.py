@@ -1,5 +1,6 @@
 """What is known of a running training: the trainer's events folded into one value, without I/O."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -135,12 +136,16 @@ class RunState:
         return going[-1] if going else None
 
     def best_trials(self, metric: str, *, maximize: bool, limit: int) -> list[Mapping[str, Any]]:
-        """The trials with the best values of a metric, the best first; those without a value are left out."""
-        scored = [
+        """The trials with the best values of a metric, the best first; those without one are left out.
+
+        Trials that tie, as many do on a small validation split, stand in the order of the search's own score.
+        """
+        sign = -1.0 if maximize else 1.0
+        known = [
             (value, row) for row in self.trials.values() if (value := metric_of(row, metric)) is not None
         ]
-        scored.sort(key=lambda pair: pair[0], reverse=maximize)
-        return [row for _, row in scored[:limit]]
+        known.sort(key=lambda pair: (sign * pair[0], _score(pair[1])))
+        return [row for _, row in known[:limit]]
 
     def trial_counts(self) -> dict[str, int]:
         """How many trials there are in each state, by the state's word."""
@@ -155,6 +160,12 @@ def metric_of(row: Mapping[str, Any], metric: str) -> float | None:
     """A trial's metric, or None where it has not been measured."""
     value = (row.get("metrics") or {}).get(metric)
     return float(value) if isinstance(value, int | float) else None
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    """What the search minimises; a trial without a score comes last."""
+    score = row.get("score")
+    return float(score) if isinstance(score, int | float) else math.inf
 
 
 def _moved(stage: Stage, name: str, event: Mapping[str, Any], now: float) -> Stage:

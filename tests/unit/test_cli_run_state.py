@@ -93,6 +93,14 @@ def test_best_trials_ranks_by_direction_and_leaves_out_the_unmeasured() -> None:
     assert state.trial_counts() == {"Succeeded": 2, "Running": 1}
 
 
+def test_best_trials_that_tie_stand_in_the_order_of_the_searchs_score() -> None:
+    rows = [trial("t1", accuracy=0.9), trial("t2", accuracy=0.9), trial("t3", accuracy=0.9)]
+    rows[0]["trial"]["score"] = 0.3
+    rows[1]["trial"]["score"] = 0.2
+    state = after((0.0, row) for row in rows)
+    assert [row["id"] for row in state.best_trials("accuracy", maximize=True, limit=3)] == ["t2", "t1", "t3"]
+
+
 def test_trial_told_twice_keeps_its_newest_row() -> None:
     state = after([(0.0, trial("t1", accuracy=0.5)), (1.0, trial("t1", accuracy=0.7))])
     assert len(state.trials) == 1
