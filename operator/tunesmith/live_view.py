@@ -133,9 +133,9 @@ def trial_table(state: RunState, metric: str, *, maximize: bool) -> Table:
     for heading in ("trial", "strategy", "backbone"):
         table.add_column(heading, no_wrap=True)
     also = [name for name in ("accuracy", "negativeLogLikelihood") if name != metric][:1]
-    for heading in (metric, *also, "epochs"):
+    for heading in (wording.short_metric(metric), *map(wording.short_metric, also), "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+    table.add_column("parameters")
     for row in state.best_trials(metric, maximize=maximize, limit=BEST_TRIALS):
         numbers = [wording.metric(metric_of(row, name)) for name in (metric, *also)]
         going = str(row.get("state")) == "Running"
@@ -145,7 +145,8 @@ def trial_table(state: RunState, metric: str, *, maximize: bool) -> Table:
             str(row.get("backbone", "")),
             *numbers,
             _epochs(row),
-            wording.parameters(row.get("parameters")),
+            # Only a column that may wrap gives way to the others; its cells are cut instead.
+            Text(wording.parameters(row.get("parameters")), no_wrap=True, overflow="ellipsis"),
             style="cyan" if going else None,
         )
     return table

@@ -3,6 +3,18 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+SHORT_METRICS = {
+    "negativeLogLikelihood": "NLL",
+    "calibrationError": "cal. error",
+    "latencyP95Milliseconds": "p95 ms",
+    "modelSizeMegabytes": "MB",
+}
+
+
+def short_metric(name: str) -> str:
+    """A metric's name for a narrow column."""
+    return SHORT_METRICS.get(name, name)
+
 
 def duration(seconds: float) -> str:
     """A time span: ``0.4 s``, ``12 s``, ``3:05`` or ``1:02:03``."""
