@@ -173,7 +173,7 @@ class Dataset:
         """Read a dataset that this machine has prepared or fetched.
 
         Args:
-            directory: ``{cache}/datasets/{key}``; its pixels lie in ``{cache}/pixels``.
+            directory: a folder that `prepare_dataset` returned as ``Dataset.directory``.
             credentials: for `source_bytes`, where the source needs some.
 
         Raises:
@@ -193,20 +193,11 @@ class Dataset:
         return _assemble(directory, facts, table, credentials or {})
 
 
-def pixel_folder(directory: Path, key: str) -> Path:
-    """Where a dataset in ``{cache}/datasets/{...}`` has its pixels."""
-    return directory.parent.parent / "pixels" / key
-
-
 def _assemble(
     directory: Path, facts: dict[str, Any], table: pa.Table, credentials: Mapping[str, str]
 ) -> Dataset:
     preprocess = Preprocess.from_json(json.dumps(facts["preprocess"]))
-    pixels = PixelStore.open(
-        pixel_folder(directory, facts["pixels"]) / PIXELS_FILE,
-        preprocess.image_size,
-        table["pixel"].to_numpy().astype(np.int64),
-    )
+    pixels = PixelStore.open(directory / PIXELS_FILE, preprocess.image_size)
     slices = {
         name.removeprefix(SLICE_PREFIX): table[name].to_numpy().astype(np.str_)
         for name in table.column_names
@@ -239,7 +230,6 @@ def facts_json(
     digest: str,
     classes: tuple[str, ...],
     preprocess: Preprocess,
-    pixels: str,
     findings: tuple[Finding, ...],
     imbalance: str,
     skipped: int,
@@ -252,7 +242,6 @@ def facts_json(
         "digest": digest,
         "classes": list(classes),
         "preprocess": json.loads(preprocess.to_json()),
-        "pixels": pixels,
         "findings": [each.to_json() for each in findings],
         "imbalance": imbalance,
         "skipped": skipped,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -26,7 +27,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class PixelStore:
     """``count`` images as uint8 ``[count, S, S, 3]`` in a file without a header.
 
-    A store is either being written (`create`, `resume`) or read (`open`). A reader can be sent to other
+    A store is either being written (`create`, `resume`) or read (`open`). A view shows the images of another
+    file in another order. A reader can be sent to other
     processes: each opens the file for itself.
 
     Attributes:
@@ -75,12 +77,14 @@ class PixelStore:
         return cls(path, image_size, None, file)
 
     @classmethod
-    def open(cls, path: Path, image_size: int, order: IntArray | None = None) -> Self:
-        """Open a finished file for reading.
+    def open(cls, path: Path, image_size: int) -> Self:
+        """Open a finished file, or a view of one, for reading.
 
         Raises:
             DatasetInvalid: the file is missing or holds a part of an image.
         """
+        sidecar = _sidecar(path)
+        order = np.load(sidecar, allow_pickle=False).astype(np.int64) if sidecar.exists() else None
         store = cls(path, image_size, order, None)
         try:
             size = path.stat().st_size
@@ -93,6 +97,22 @@ class PixelStore:
                 f"The decoded images {path} are cut off.", f"Delete {path.parent} and run it again."
             )
         return store
+
+    @classmethod
+    def view(cls, path: Path, target: Path, order: IntArray) -> None:
+        """Make ``path`` a view of ``target``, whose row i is image ``order[i]`` of it; nothing is copied.
+
+        Raises:
+            DiskFull: there is no room for the order.
+        """
+        with _translated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+            with part.open("xb") as file:
+                np.save(file, np.asarray(order, np.int64))
+            part.replace(_sidecar(path))
+            part.symlink_to(os.path.relpath(target, path.parent))
+            part.replace(path)
 
     def append(self, pixels: Uint8Array) -> None:
         """Add one image, uint8 ``[S, S, 3]``.
@@ -201,6 +221,10 @@ class PixelStore:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.order")
 
 
 class _translated:  # noqa: N801  # used like a function

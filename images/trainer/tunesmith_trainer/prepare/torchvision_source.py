@@ -1,0 +1,201 @@
+"""torchvision's own dataset classes, read from files that lie on this machine already."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from PIL import Image
+
+from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
+from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Fingerprint, Item, Listing
+
+SCHEME = "torchvision://"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How a class names its splits: the argument and its value for each part."""
+
+    argument: str
+    values: tuple[tuple[str, Any, int], ...]
+    fixed: tuple[tuple[str, Any], ...] = ()
+
+
+def _split(*values: tuple[str, int], **fixed: Any) -> _Parts:
+    return _Parts("split", tuple((value, value, kind) for value, kind in values), tuple(fixed.items()))
+
+
+_TRAIN_FLAG = _Parts("train", (("train", True, TRAIN), ("test", False, TEST)))
+_TRAIN_TEST = _split(("train", TRAIN), ("test", TEST))
+_ALL_THREE = _split(("train", TRAIN), ("val", VALIDATION), ("test", TEST))
+_WHOLE = _Parts("", (("all", None, NO_SPLIT),))
+
+ALLOWED: dict[str, _Parts] = {
+    "MNIST": _TRAIN_FLAG,
+    "FashionMNIST": _TRAIN_FLAG,
+    "KMNIST": _TRAIN_FLAG,
+    "EMNIST": _Parts("train", _TRAIN_FLAG.values, (("split", "balanced"),)),
+    "USPS": _TRAIN_FLAG,
+    "CIFAR10": _TRAIN_FLAG,
+    "CIFAR100": _TRAIN_FLAG,
+    "SVHN": _TRAIN_TEST,
+    "STL10": _TRAIN_TEST,
+    "GTSRB": _TRAIN_TEST,
+    "Food101": _TRAIN_TEST,
+    "StanfordCars": _TRAIN_TEST,
+    "OxfordIIITPet": _split(("trainval", TRAIN), ("test", TEST)),
+    "Flowers102": _ALL_THREE,
+    "DTD": _ALL_THREE,
+    "FGVCAircraft": _ALL_THREE,
+    "RenderedSST2": _ALL_THREE,
+    "Country211": _split(("train", TRAIN), ("valid", VALIDATION), ("test", TEST)),
+    "Imagenette": _split(("train", TRAIN), ("val", TEST)),
+    "EuroSAT": _WHOLE,
+    "SUN397": _WHOLE,
+    "Caltech101": _WHOLE,
+    "Caltech256": _WHOLE,
+}
+"""The classes that are read: those with one label for each image. None of them is asked to download."""
+
+_LABELS = ("targets", "labels", "_labels", "y")
+
+
+class TorchvisionSource:
+    """Images of one of torchvision's classes, handed on as PNG."""
+
+    def __init__(self, uri: str) -> None:
+        """Take the address apart; no file is opened yet.
+
+        Raises:
+            SpecInvalid: an unknown class, an unknown option or no root.
+        """
+        self.uri = uri
+        self.format, self.root = _parse(uri)
+        self._parts = ALLOWED[self.format]
+
+    @cached_property
+    def datasets(self) -> dict[str, Any]:
+        """The dataset objects by the name of their part."""
+        return {name: self._open(value) for name, value, _ in self._parts.values}
+
+    def _open(self, value: Any) -> Any:
+        from torchvision import datasets
+
+        arguments = dict(self._parts.fixed)
+        if self._parts.argument:
+            arguments[self._parts.argument] = value
+        try:
+            return getattr(datasets, self.format)(root=str(self.root), **arguments)
+        except (OSError, RuntimeError, ValueError, ImportError) as error:
+            raise DatasetMissing(
+                f"torchvision cannot read {self.format} in {self.root}: {str(error).strip()[:300]}.",
+                f"Put the files there as torchvision.datasets.{self.format} lays them out "
+                f"(tunesmith fetch {self.format} does it where it can); training never downloads.",
+            ) from error
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield an entry for each image."""
+        for name, _, split in self._parts.values:
+            dataset = self.datasets[name]
+            labels = _labels(dataset)
+            names = _class_names(dataset)
+            for index, label in enumerate(labels):
+                yield Entry(f"{name}/{index:07d}.png", names(int(label)), split)
+
+    def items(self, entries: EntryTable | None, skip: int, readers: int) -> Iterator[Item]:
+        """Yield the images in order; most of these classes hold them in memory anyway."""
+        if entries is None:
+            raise ValueError("images of torchvision are read by their listing")
+        for entry in entries.from_row(skip):
+            try:
+                yield Item(entry, self.read(entry.path, -1, -1))
+            except (OSError, SyntaxError, ValueError) as error:
+                yield Item(entry, None, f"{entry.path} cannot be read ({error}).")
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """One image as PNG."""
+        part, _, name = path.partition("/")
+        image = self.datasets[part][int(name.removesuffix(".png"))][0]
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    def content_digest(self, path: str, data: bytes) -> bytes:
+        """The sha256 of mode, size and pixels: PNG encoders differ between machines, pixels do not."""
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            head = f"{image.mode} {image.width} {image.height}\n".encode()
+            return hashlib.sha256(head + image.tobytes()).digest()
+
+
+def list_torchvision(uri: str) -> Listing:
+    """List one of torchvision's datasets.
+
+    Raises:
+        SpecInvalid: an unknown class or option.
+        DatasetMissing: the files are not there.
+        DatasetInvalid: it holds no images.
+    """
+    source = TorchvisionSource(uri)
+    fingerprint = Fingerprint("torchvision", source.format)
+    for path in sorted(_files(source.root, source.format)):
+        status = path.stat()
+        fingerprint.add(path.relative_to(source.root).as_posix(), status.st_size, status.st_mtime_ns)
+    table = EntryTable.build(source.entries())
+    if len(table) == 0:
+        raise DatasetInvalid(f"{source.format} in {source.root} holds no images.", "Check its files.")
+    fingerprint.add(len(table))
+    return Listing(fingerprint.hex(), source, source.format, len(table), entries=table)
+
+
+def _parse(uri: str) -> tuple[str, Path]:
+    name, _, query = uri.removeprefix(SCHEME).partition("?")
+    options = dict(parse_qsl(query))
+    if name not in ALLOWED:
+        raise SpecInvalid(
+            f"torchvision://{name} is not among the datasets that can be read.",
+            f"Use one of {', '.join(sorted(ALLOWED))}, or write the images into one folder for each class.",
+        )
+    if set(options) - {"root"} or not options.get("root", "").startswith("/"):
+        raise SpecInvalid(
+            f"{uri!r} does not say where the files lie.", f"Write torchvision://{name}?root=/absolute/folder."
+        )
+    return name, Path(options["root"])
+
+
+def _files(root: Path, name: str) -> Iterable[Path]:
+    """The files of a class: its own folder where it has one, else all of the root."""
+    own = root / name
+    return (path for path in (own if own.is_dir() else root).rglob("*") if path.is_file())
+
+
+def _labels(dataset: Any) -> Iterable[Any]:
+    for name in _LABELS:
+        if hasattr(dataset, name):
+            found: Iterable[Any] = getattr(dataset, name)
+            return found
+    samples = getattr(dataset, "samples", None) or getattr(dataset, "_samples", None)
+    if samples is not None:
+        return (label for _, label in samples)
+    return (dataset[index][1] for index in range(len(dataset)))
+
+
+def _class_names(dataset: Any) -> Any:
+    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    if not names:
+        return str
+
+    def name(label: int) -> str:
+        if not 0 <= label < len(names):
+            return str(label)
+        value = names[label]
+        return str(value[0] if isinstance(value, tuple) else value)
+
+    return name
