@@ -83,12 +83,13 @@ format: $(ENVIRONMENT) ## Put the code into the shape that `make lint` asks for
 
 .PHONY: chromium
 chromium:
-	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then :; \
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo 'Installing chromium for the browser tests'; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
-	    >/dev/null || echo 'chromium could not be installed: the browser tests will be left out'; \
-	else echo 'No chromium here, and only root can install it: the browser tests will be left out'; fi
+	  echo 'Installing chromium and chromium-driver for the browser tests'; \
+	  { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	  } >/dev/null || echo 'They could not be installed: the browser tests will be left out'; \
+	else echo 'Without chromium and chromium-driver the browser tests will be left out'; fi
 
 ## Benchmarks: each tests/bench/NAME.py is one, run alone by `make bench-NAME`.
 
