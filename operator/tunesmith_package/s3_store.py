@@ -6,10 +6,10 @@ can a conditional write tell its own lost answer from another writer.
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias, TypeVar
@@ -71,15 +71,23 @@ class S3Store:
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self.patience = patience or Patience()
         self._credentials = dict(credentials or {})
+        self._connected: tuple[int, Any] | None = None
 
-    @cached_property
+    @property
     def _client(self) -> Any:
-        return _connect(self._credentials)
+        # Connections must not be shared with a forked process: answers would reach the wrong one.
+        if self._connected is None or self._connected[0] != os.getpid():
+            self._connected = (os.getpid(), _connect(self._credentials))
+        return self._connected[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without the connections."""
+        return {**self.__dict__, "_connected": None}
 
     def with_patience(self, patience: Patience) -> Self:
         """Return the same store, and the same connections, with another patience."""
         twin = type(self)(self.bucket, self.prefix.rstrip("/"), self._credentials, patience)
-        twin.__dict__["_client"] = self._client
+        twin._connected = (os.getpid(), self._client)
         return twin
 
     def get(self, key: str) -> bytes:

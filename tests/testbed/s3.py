@@ -89,6 +89,8 @@ class S3Server:
             self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         config = self.folder / "s3.json"
         config.write_text(json.dumps(_identities()))
+        # By default every new bucket waits for seven volumes to be made.
+        (self.folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         command = [

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import socket
 import threading
 import tracemalloc
@@ -204,6 +205,28 @@ def test_s3_credentials_come_from_the_environment_when_none_are_given(
     store.put("key", b"x")
 
     assert store.get("key") == b"x"
+
+
+def test_s3_store_travels_to_another_process(s3_server: S3Server, s3_bucket: str) -> None:
+    store = opened(s3_server, s3_bucket)
+    store.put("key", b"x")
+
+    assert pickle.loads(pickle.dumps(store)).get("key") == b"x"
+
+
+def test_s3_store_used_before_and_after_a_fork_answers_both(s3_server: S3Server, s3_bucket: str) -> None:
+    store = opened(s3_server, s3_bucket)
+    store.put("parent", b"p" * 1000)
+    store.put("child", b"c" * 1000)
+
+    child = os.fork()
+    if child == 0:
+        ok = all(store.get("child") == b"c" * 1000 for _ in range(50))
+        os._exit(0 if ok else 1)
+    assert all(store.get("parent") == b"p" * 1000 for _ in range(50))
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 class Proxy:
