@@ -1,0 +1,357 @@
+"""Fine-tunings as trials of Ray Tune, one step an epoch, with a checkpoint in the store after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+from safetensors.torch import load_file, save_file
+
+from tunesmith_api.reasons import Reason, TunesmithError
+from tunesmith_api.training_job import TransferSpec
+from tunesmith_package.preprocess import Preprocess
+from tunesmith_package.store import Store
+from tunesmith_trainer.devices import Device, find_device
+from tunesmith_trainer.prepare.pixels import PixelStore
+from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
+from tunesmith_trainer.search.finetune import FineTuneConfig, FineTuner, Images
+from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
+from tunesmith_trainer.search.study import EarlyStopper, Proposer
+
+REFIT = "refit"
+"""The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
+
+
+def finetune_config(parameters: Mapping[str, Setting], transfer: TransferSpec) -> FineTuneConfig:
+    """Hyper-parameters by the names of the spec; what is not searched comes from spec.transfer."""
+    default = FineTuneConfig()
+    get = parameters.get
+    return FineTuneConfig(
+        learning_rate=float(get("learningRate", default.learning_rate)),
+        backbone_learning_rate_factor=float(
+            get("backboneLearningRateFactor", default.backbone_learning_rate_factor)
+        ),
+        weight_decay=float(get("weightDecay", default.weight_decay)),
+        epochs=int(get("epochs", transfer.max_epochs)),
+        batch_size=int(get("batchSize", transfer.batch_size)),
+        augmentation=str(get("augmentation", transfer.augmentation)),  # type: ignore[arg-type]
+        label_smoothing=float(get("labelSmoothing", transfer.label_smoothing)),
+        layer_decay=float(get("layerDecay", transfer.layer_decay)),
+        warmup_fraction=float(get("warmupFraction", transfer.warmup_fraction)),
+        frozen_fraction=transfer.frozen_fraction,
+        gradual_unfreezing=str(get("unfreezing", transfer.unfreezing)) == "Gradual",
+        mixup=float(get("mixup", default.mixup)),
+        ema=transfer.ema,
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneTask:
+    """What the fine-tunings of one backbone have in common, as files that any process can read.
+
+    Attributes:
+        backbone: torchvision's name.
+        num_classes: K.
+        preprocess: of the backbone.
+        weights: safetensors file of an ``ImageClassifier`` whose head is the linear probe.
+        images: npz file of rows (as the pixel file counts them), labels and weights of both parts.
+        pixels: the pixel file.
+        resample: draw images by their weights instead of weighing the loss.
+    """
+
+    backbone: str
+    num_classes: int
+    preprocess: Preprocess
+    weights: Path
+    images: Path
+    pixels: Path
+    resample: bool
+
+    def to_config(self) -> dict[str, Any]:
+        """The task as plain values for another process."""
+        return {
+            **asdict(self),
+            "preprocess": self.preprocess.to_json(),
+            "weights": str(self.weights),
+            "images": str(self.images),
+            "pixels": str(self.pixels),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> FineTuneTask:
+        """Read what ``to_config`` wrote."""
+        return cls(
+            str(config["backbone"]),
+            int(config["num_classes"]),
+            Preprocess.from_json(str(config["preprocess"])),
+            Path(config["weights"]),
+            Path(config["images"]),
+            Path(config["pixels"]),
+            bool(config["resample"]),
+        )
+
+    def classifier(self) -> ImageClassifier:
+        """The linear probe as a network."""
+        model = ImageClassifier(build_backbone(self.backbone, self.preprocess.image_size), self.num_classes)
+        model.load_state_dict(load_file(self.weights))
+        return model
+
+    def parts(self) -> tuple[Images, Images]:
+        """Training and held-out images."""
+        store = PixelStore.open(self.pixels, self.preprocess.image_size)
+        with np.load(self.images, allow_pickle=False) as data:
+            train, held_out = (
+                Images(
+                    store,
+                    data[f"{part}_rows"],
+                    data[f"{part}_labels"],
+                    data[f"{part}_weights"],
+                    self.resample,
+                )
+                for part in ("train", "held_out")
+            )
+        return train, held_out
+
+    def tuner(self, config: FineTuneConfig, device: Device, seed: int) -> FineTuner:
+        """A fine-tuning that starts from the probe."""
+        return FineTuner(self.classifier(), self.preprocess, *self.parts(), config, device, seed)
+
+
+def save_classifier(model: ImageClassifier, path: Path) -> None:
+    """Write a classifier's state as safetensors."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+
+
+class FineTuneTrainable(tune.Trainable):
+    """One epoch of fine-tuning a step. Its configuration: see ``FineTuneSource.next``.
+
+    Errors are reported as results, so that a trial that diverges or runs out of GPU memory fails alone and
+    its process goes on with the next.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Build the network and go on from the checkpoint, if there is one."""
+        self.settings = config
+        torch.set_num_threads(config["threads"])
+        self.failure: dict[str, Any] | None = None
+        try:
+            task = FineTuneTask.from_config(config["task"])
+            device = replace(find_device(config["device"], config["precision"]), threads=config["threads"])
+            self.tuner = task.tuner(FineTuneConfig(**config["finetune"]), device, config["seed"])
+            if config["checkpoint"]:
+                self.tuner.restore(Path(config["checkpoint"]))
+        except (TunesmithError, RuntimeError, MemoryError) as error:
+            self.failure = _failure(error)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for one epoch and write a checkpoint."""
+        if self.failure is not None:
+            return self.failure
+        started = time.monotonic()
+        try:
+            result = self.tuner.run_epoch()
+            path = Path(self.settings["folder"]) / f"{self.settings['id']}-{result.epoch:04d}.safetensors"
+            self.save_to(path)
+        except (TunesmithError, RuntimeError, MemoryError, OSError) as error:
+            return _failure(error)
+        return {
+            "score": result.validation_loss,
+            "point": asdict(result),
+            "checkpoint": str(path),
+            "seconds": time.monotonic() - started,
+            "done": result.epoch >= self.tuner.config.epochs,
+        }
+
+    def save_to(self, path: Path) -> None:
+        """Write a checkpoint under a name that only a whole file has."""
+        partial = path.with_suffix(".partial")
+        self.tuner.save(partial)
+        partial.replace(path)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Ray's own checkpoint, which population based training copies between trials."""
+        self.tuner.save(Path(checkpoint_dir) / "checkpoint.safetensors")
+
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
+        """Take over another trial's weights."""
+        self.tuner.restore(Path(checkpoint_dir) / "checkpoint.safetensors")
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """An error as the result that ends a trial."""
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error).lower()
+    if isinstance(error, TunesmithError):
+        reason = error.reason
+    else:
+        reason = Reason.OUT_OF_MEMORY if memory else Reason.INTERNAL_ERROR
+    if isinstance(error, OSError):
+        reason = Reason.DISK_FULL
+    return {"score": float("inf"), "failed": reason.value, "message": str(error)[:1_000], "done": True}
+
+
+@dataclass
+class FineTuneSource:
+    """Proposes fine-tunings and records each of their epochs; see ``engine.Source``.
+
+    The first is the spec's own setting, the others are proposed. An unfinished trial of the ledger comes
+    first and goes on from its checkpoint.
+
+    Attributes:
+        proposer: for fine-tunings; None for the refit, which has prescribed parameters.
+        stopper: early stopping.
+        ledger: of the job.
+        store: for checkpoints.
+        prefix: of the checkpoints' keys.
+        tasks: for each backbone what to train on and from, and the trial whose head it starts from.
+        backbone: of the first trial.
+        ids: names of the trials to run.
+        transfer: spec.transfer, for what is not searched.
+        prescribed: parameters of the first trial.
+        over: asked before each trial; True ends the search.
+        on_trial: told each change of a trial.
+        folder: for checkpoints on this machine.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: of each trial.
+        seed: of the job.
+    """
+
+    proposer: Proposer | None
+    stopper: EarlyStopper | None
+    ledger: Ledger
+    store: Store
+    prefix: str
+    tasks: Mapping[str, tuple[FineTuneTask, str]]
+    backbone: str
+    ids: tuple[str, ...]
+    transfer: TransferSpec
+    prescribed: Mapping[str, Setting]
+    over: Callable[[], bool]
+    on_trial: Callable[[Trial], None]
+    folder: Path
+    device: str
+    threads: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Queue the trials that are not finished."""
+        rows = {one: self.ledger.get(one) for one in self.ids}
+        open_ids = [one for one, row in rows.items() if row is None or not row.finished]
+        self._queue = sorted(open_ids, key=lambda one: (rows[one] is None, one))
+
+    def next(self) -> Mapping[str, Any] | None:
+        """The next trial: an unfinished one of the ledger, or a new one."""
+        if not self._queue or self.over():
+            return None
+        name = self._queue.pop(0)
+        row = self.ledger.get(name) or self._new_trial(name)
+        if row is None:
+            return None
+        task, _ = self.tasks[row.backbone]
+        config = finetune_config(row.parameters, self.transfer)
+        self._update(replace(row, max_epochs=config.epochs))
+        return {
+            "id": name,
+            "task": task.to_config(),
+            "finetune": asdict(config),
+            "checkpoint": self._fetch(row),
+            "folder": str(self.folder),
+            "device": self.device,
+            "precision": self.transfer.precision,
+            "threads": self.threads,
+            "seed": self.seed,
+        }
+
+    def _new_trial(self, name: str) -> Trial | None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        position = self.ids.index(name)
+        backbone, values = self.backbone, dict(self.prescribed)
+        if position and self.proposer is not None:
+            history = [row for row in self.ledger.trials if row.id in self.ids and row.finished]
+            proposed = self.proposer.propose(history, position, 1)
+            if not proposed:
+                return None
+            backbone = str(proposed[0].pop("backbone"))
+            values = proposed[0]
+        return Trial(name, "FineTune", backbone, values, start_time=now, parent=self.tasks[backbone][1])
+
+    def _fetch(self, row: Trial) -> str:
+        if not row.checkpoint:
+            return ""
+        path = self.folder / f"{row.id}-restored.safetensors"
+        self.store.download(row.checkpoint, path)
+        return str(path)
+
+    def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        """Record an epoch; False ends the trial."""
+        row = self.ledger.get(trial_id)
+        assert row is not None, "a trial is recorded before it runs"
+        if row.finished:
+            return False
+        if "failed" in metrics:
+            self._finish(replace(row, state="Failed", reason=metrics["failed"], message=metrics["message"]))
+            return False
+        point = CurvePoint(**metrics["point"])
+        if point.epoch <= row.epochs:
+            return True
+        score = point.validation_loss if np.isfinite(point.validation_loss) else point.train_loss
+        key = f"{self.prefix}{trial_id}.safetensors"
+        self.store.put(key, Path(metrics["checkpoint"]))
+        Path(metrics["checkpoint"]).unlink(missing_ok=True)
+        row = replace(
+            row,
+            score=score,
+            metrics={"accuracy": point.validation_accuracy, "negativeLogLikelihood": score}
+            if np.isfinite(point.validation_accuracy)
+            else {},
+            curve=(*row.curve, point),
+            epochs=point.epoch,
+            duration_seconds=round(row.duration_seconds + metrics["seconds"], 3),
+            checkpoint=key,
+        )
+        if metrics["done"]:
+            self._finish(replace(row, state="Succeeded"))
+        elif self.stopper is not None and self.stopper.stop_after(trial_id, point.epoch, score):
+            message = f"After {point.epoch} epochs other trials had a better held-out likelihood."
+            self._finish(replace(row, state="Stopped", reason=Reason.EARLY_STOPPED.value, message=message))
+        else:
+            self._update(row)
+        return not self.ledger.get(trial_id).finished  # type: ignore[union-attr]
+
+    def ended(self, trial_id: str, *, failed: bool) -> None:
+        """Record a trial whose process died."""
+        row = self.ledger.get(trial_id)
+        if failed and row is not None and not row.finished:
+            self._finish(
+                replace(
+                    row,
+                    state="Failed",
+                    reason=Reason.OUT_OF_MEMORY.value,
+                    message="The trial's process died, most likely for want of memory.",
+                )
+            )
+
+    def _finish(self, row: Trial) -> None:
+        if self.stopper is not None:
+            self.stopper.close(row.id, row.score)
+        self._update(row)
+
+    def _update(self, row: Trial) -> None:
+        self.ledger.record(row)
+        self.on_trial(row)
+
+
+def finetune_ids(first: int, count: int) -> tuple[str, ...]:
+    """Names of ``count`` fine-tunings after ``first`` heads."""
+    return tuple(trial_id(first + offset + 1) for offset in range(count))

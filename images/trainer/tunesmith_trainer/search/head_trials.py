@@ -1,0 +1,263 @@
+"""Linear heads as trials: a trial of Ray Tune trains a batch of proposals at once, the ledger gets each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray import tune
+from sklearn.metrics import f1_score, recall_score
+
+from tunesmith_api.reasons import Reason
+from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
+from tunesmith_trainer.search.label_noise import softmax
+from tunesmith_trainer.search.ledger import Ledger, Setting, Trial, trial_id
+from tunesmith_trainer.search.selection import judge
+from tunesmith_trainer.search.study import Proposer
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+MIN_BATCH = 16
+"""Heads trained at once at least; TPE learns between batches."""
+
+
+def batch_size(total: int) -> int:
+    """Heads in one batch: four rounds for small searches, sixteen for large ones."""
+    return max(MIN_BATCH, -(-total // 16))
+
+
+def head_config(parameters: Mapping[str, Setting]) -> HeadConfig:
+    """Hyper-parameters of a head by the names of the spec; what is not given keeps its default."""
+    default = HeadConfig()
+    return HeadConfig(
+        learning_rate=float(parameters.get("learningRate", default.learning_rate)),
+        weight_decay=float(parameters.get("weightDecay", default.weight_decay)),
+        epochs=int(parameters.get("epochs", default.epochs)),
+        label_smoothing=float(parameters.get("labelSmoothing", default.label_smoothing)),
+    )
+
+
+def save_task(task: HeadTask, path: Path) -> None:
+    """Write a task (without the features, which stay where they are) for other processes."""
+    facts = {
+        "features": str(task.features.path),
+        "count": task.features.count,
+        "dim": task.features.dim,
+        "classes": task.num_classes,
+        "seed": task.seed,
+    }
+    np.savez(
+        path,
+        facts=np.array(json.dumps(facts)),
+        rows=task.rows,
+        labels=task.labels,
+        weights=task.weights,
+        folds=task.folds,
+    )
+
+
+def load_task(path: Path) -> HeadTask:
+    """Read what ``save_task`` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        facts = json.loads(str(data["facts"]))
+        matrix = FeatureMatrix(Path(facts["features"]), facts["count"], facts["dim"])
+        return HeadTask(
+            matrix,
+            data["rows"],
+            data["labels"],
+            data["weights"],
+            data["folds"],
+            facts["classes"],
+            facts["seed"],
+        )
+
+
+def held_out_metrics(logits: FloatArray, labels: IntArray) -> dict[str, float]:
+    """What held-out logits ``[n, K]`` say of a head, by the spec's names of metrics."""
+    judged = judge(logits, labels)
+    finite = np.where(np.isfinite(logits), logits, 0.0)
+    predicted = finite.argmax(1)
+    confidence = softmax(np.asarray(finite, np.float32)).max(1)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = np.bincount(bins, weights=confidence - judged.correct, minlength=15)
+    recalls = recall_score(labels, predicted, average=None, labels=np.unique(labels), zero_division=0.0)
+    return {
+        "accuracy": judged.accuracy,
+        "negativeLogLikelihood": judged.loss,
+        "macroF1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "worstClassRecall": float(np.min(recalls)),
+        "calibrationError": float(np.abs(gaps).sum() / len(labels)),
+    }
+
+
+def score_of(metrics: Mapping[str, float], objective: str) -> float:
+    """What the search minimises: the likelihood, unless the objective is one that it does not speak for.
+
+    Accuracy on a few hundred images is a step function with many ties; the likelihood orders the same heads
+    without them (see the case in ``search/README.md``). Metrics that held-out images do not give (latency,
+    size, corruptions, slices) are judged at verification, and likelihood leads the search.
+    """
+    loss = metrics["negativeLogLikelihood"]
+    match objective:
+        case "macroF1" | "worstClassRecall":
+            return 1.0 - metrics[objective] + 0.01 * loss
+        case "calibrationError":
+            return metrics[objective] + 0.01 * loss
+    return loss
+
+
+class HeadBatchTrainable(tune.Trainable):
+    """Trains the heads of one batch in one step. Its configuration: see ``HeadSource.next``."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Remember what to train."""
+        self.batch = config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next batch in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train all heads of the batch, backbone by backbone."""
+        torch.set_num_threads(self.batch["threads"])
+        outcomes: dict[str, dict[str, float]] = {}
+        for backbone in sorted({one["backbone"] for one in self.batch["proposals"]}):
+            mine = [one for one in self.batch["proposals"] if one["backbone"] == backbone]
+            task = load_task(Path(self.batch["tasks"][backbone]))
+            started = time.monotonic()
+            configs = [HeadConfig(**one["head"]) for one in mine]
+            trained = train_heads(task, configs, device=self.batch["device"], on_epoch=lambda heads: None)
+            share = (time.monotonic() - started) / len(mine)
+            judged = task.folds >= 0
+            for one, head in zip(mine, trained, strict=True):
+                metrics = held_out_metrics(head.held_out_logits[judged], task.labels[judged])
+                outcomes[one["id"]] = {**metrics, "seconds": share}
+        best = min(one["negativeLogLikelihood"] for one in outcomes.values())
+        return {"score": best, "outcomes": outcomes, "done": True}
+
+
+@dataclass
+class HeadSource:
+    """Proposes batches of heads and records each head as a trial; see ``engine.Source``.
+
+    Attributes:
+        proposer: for linear probes.
+        ledger: of the job.
+        tasks: for each backbone the file of its ``HeadTask``.
+        total: heads in all.
+        objective: the primary objective's metric.
+        max_over: asked before each batch; a reason to propose no more.
+        on_trial: told each recorded trial.
+        device: ``cpu`` or ``cuda``.
+        threads: of the process that trains.
+    """
+
+    proposer: Proposer
+    ledger: Ledger
+    tasks: Mapping[str, Path]
+    total: int
+    objective: str
+    over: Callable[[], bool]
+    on_trial: Callable[[Trial], None]
+    device: str
+    threads: int
+
+    def __post_init__(self) -> None:
+        """Start before the first batch."""
+        if self.proposer.limit is not None:
+            self.total = min(self.total, self.proposer.limit)
+        self._first = 0
+        self._batch: list[Trial] = []
+
+    def next(self) -> Mapping[str, Any] | None:
+        """The next batch that is not in the ledger yet."""
+        size = batch_size(self.total)
+        while self._first < self.total:
+            count = min(size, self.total - self._first)
+            ids = [trial_id(self._first + offset + 1) for offset in range(count)]
+            first, self._first = self._first, self._first + count
+            if all((row := self.ledger.get(one)) is not None and row.finished for one in ids):
+                continue
+            if self.over():
+                return None
+            return self._propose(ids, first)
+        return None
+
+    def _propose(self, ids: Sequence[str], first: int) -> Mapping[str, Any]:
+        history = [row for row in self.ledger.trials if row.strategy == "LinearProbe" and row.id < ids[0]]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._batch = []
+        for one, values in zip(ids, self.proposer.propose(history, first, len(ids)), strict=True):
+            backbone = str(values.pop("backbone"))
+            self._batch.append(Trial(one, "LinearProbe", backbone, values, start_time=now))
+        return {
+            "id": f"batch-{ids[0]}",
+            "tasks": {name: str(path) for name, path in self.tasks.items()},
+            "proposals": [
+                {"id": row.id, "backbone": row.backbone, "head": asdict(head_config(row.parameters))}
+                for row in self._batch
+            ],
+            "device": self.device,
+            "threads": self.threads,
+        }
+
+    def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        """Record the heads of a batch."""
+        for row in self._batch:
+            outcome = dict(metrics["outcomes"][row.id])
+            seconds = outcome.pop("seconds")
+            epochs = head_config(row.parameters).epochs
+            good = all(np.isfinite(list(outcome.values())))
+            self._record(
+                Trial(
+                    row.id,
+                    row.strategy,
+                    row.backbone,
+                    row.parameters,
+                    state="Succeeded" if good else "Failed",
+                    score=score_of(outcome, self.objective) if good else None,
+                    reason="" if good else Reason.DIVERGED.value,
+                    message=""
+                    if good
+                    else "The head's likelihood is not a number: its learning rate is too high.",
+                    metrics=outcome if good else {},
+                    epochs=epochs,
+                    max_epochs=epochs,
+                    start_time=row.start_time,
+                    duration_seconds=round(seconds, 4),
+                )
+            )
+        self._batch = []
+        return True
+
+    def ended(self, trial_id: str, *, failed: bool) -> None:
+        """Record the heads of a batch whose process died."""
+        for row in self._batch:
+            self._record(
+                Trial(
+                    row.id,
+                    row.strategy,
+                    row.backbone,
+                    row.parameters,
+                    state="Failed",
+                    reason=Reason.OUT_OF_MEMORY.value,
+                    message="The process that trained these heads died, most likely for want of memory.",
+                    start_time=row.start_time,
+                )
+            )
+        self._batch = []
+
+    def _record(self, trial: Trial) -> None:
+        self.ledger.record(trial)
+        self.on_trial(trial)

@@ -1,0 +1,239 @@
+"""Many linear heads trained at once on the same features.
+
+All heads of a batch, and for each of them one model per cross-validation fold, see the same mini-batches of
+features, so one matrix product serves them all. Each head keeps its own learning rate, weight decay, label
+smoothing and number of epochs; the optimiser is torch's fused AdamW with one parameter group a head.
+
+Rows are read from the feature file mini-batch by mini-batch: memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tunesmith_trainer.search.features import FeatureMatrix
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+BATCH_SIZE = 64
+MAX_PARAMETERS = 64_000_000
+"""Head parameters held at once (each with its gradient and two moments, so 1 GB in float32)."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Hyper-parameters of one linear head."""
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    epochs: int = 20
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardisation of features: ``(x - mean) / std`` per dimension, both float32 ``[D]``."""
+
+    mean: FloatArray
+    std: FloatArray
+
+
+@dataclass(frozen=True)
+class Head:
+    """A trained linear head on raw (unscaled) features: ``logits = features @ weight.T + bias``.
+
+    Attributes:
+        weight: float32 ``[K, D]``.
+        bias: float32 ``[K]``.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def logits(self, features: FloatArray) -> FloatArray:
+        """Logits ``[n, K]`` of features ``[n, D]``."""
+        return features @ self.weight.T + self.bias
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head with what cross-validation says of it.
+
+    Attributes:
+        head: trained on all rows.
+        held_out_logits: float32 ``[n, K]``; row i comes from the model that did not see row i. NaN for rows
+            that belong to no fold.
+    """
+
+    head: Head
+    held_out_logits: FloatArray
+
+
+@dataclass(frozen=True)
+class HeadTask:
+    """What all heads of a batch have in common.
+
+    Attributes:
+        features: the feature matrix.
+        rows: rows of ``features`` to train on, int64 ``[n]``.
+        labels: class of each row, int64 ``[n]``.
+        weights: importance of each row in the loss, float32 ``[n]``; 0 leaves a row out of training.
+        folds: fold of each row in which it is held out, int64 ``[n]``; -1 never.
+        num_classes: K.
+        seed: of the order of the mini-batches.
+    """
+
+    features: FeatureMatrix
+    rows: IntArray
+    labels: IntArray
+    weights: FloatArray
+    folds: IntArray
+    num_classes: int
+    seed: int = 0
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds F; 0 without cross-validation."""
+        return int(self.folds.max(initial=-1)) + 1
+
+
+def measure_scaling(task: HeadTask) -> Scaling:
+    """Mean and standard deviation of each feature over the rows, in one bounded pass.
+
+    The deviation has a floor of a thousandth of the overall one, so that dead features stay small.
+    """
+    total = np.zeros(task.features.dim)
+    squares = np.zeros(task.features.dim)
+    for _, chunk in task.features.chunks(task.rows):
+        wide = chunk.astype(np.float64)
+        total += wide.sum(0)
+        squares += np.square(wide).sum(0)
+    mean = total / len(task.rows)
+    variance = np.maximum(squares / len(task.rows) - np.square(mean), 0.0)
+    std = np.maximum(np.sqrt(variance), 1e-3 * math.sqrt(variance.mean()) + 1e-12)
+    return Scaling(mean.astype(np.float32), std.astype(np.float32))
+
+
+def train_heads(
+    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None]
+) -> list[TrainedHead]:
+    """Train a head for each configuration and its cross-validation models, as many at once as memory allows.
+
+    Args:
+        task: the data.
+        configs: H configurations.
+        device: ``cpu`` or ``cuda``.
+        on_epoch: told the number of heads whenever an epoch of these is done.
+
+    Returns:
+        H trained heads in the order of ``configs``.
+    """
+    models = task.num_folds + 1
+    at_once = max(1, MAX_PARAMETERS // (models * task.features.dim * task.num_classes))
+    scaling = measure_scaling(task)
+    trained: list[TrainedHead] = []
+    for start in range(0, len(configs), at_once):
+        batch = _HeadBatch(task, scaling, configs[start : start + at_once], device)
+        trained += batch.train(on_epoch)
+    return trained
+
+
+class _HeadBatch:
+    """H heads with F + 1 models each; column ``(h, f, k)`` of the product is class k of model f of head h."""
+
+    def __init__(self, task: HeadTask, scaling: Scaling, configs: Sequence[HeadConfig], device: str) -> None:
+        self.task, self.scaling, self.configs, self.device = task, scaling, configs, device
+        self.models = task.num_folds + 1
+        columns = self.models * task.num_classes
+        size = (len(configs), task.features.dim, columns)
+        self.weight = torch.zeros(size, device=device)
+        self.bias = torch.zeros((len(configs), columns), device=device)
+        self.mean = torch.from_numpy(scaling.mean).to(device)
+        self.std = torch.from_numpy(scaling.std).to(device)
+        self.smoothing = torch.tensor([c.label_smoothing for c in configs], device=device)
+        # A view per head is a parameter of its own, so that each has its own learning rate and decay.
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [weight, bias], "lr": config.learning_rate, "weight_decay": config.weight_decay}
+                for weight, bias, config in zip(self.weight, self.bias, configs, strict=True)
+            ],
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+
+    def train(self, on_epoch: Callable[[int], None]) -> list[TrainedHead]:
+        count = len(self.task.rows)
+        steps = math.ceil(count / BATCH_SIZE)
+        order = np.random.default_rng(self.task.seed)
+        for epoch in range(max(config.epochs for config in self.configs)):
+            shuffled = order.permutation(count)
+            for step in range(steps):
+                part = np.sort(shuffled[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])
+                self._set_learning_rates(epoch + step / steps)
+                self._step(part)
+            on_epoch(sum(epoch < config.epochs for config in self.configs))
+        return self._finish()
+
+    def _set_learning_rates(self, epoch: float) -> None:
+        """Linear warm-up over a tenth of the training, then a cosine to zero (Loshchilov & Hutter 2017)."""
+        for group, config in zip(self.optimizer.param_groups, self.configs, strict=True):
+            done = min(epoch / config.epochs, 1.0)
+            warm = min(1.0, (done + 0.5 / config.epochs) / 0.1)
+            group["lr"] = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _step(self, part: IntArray) -> None:
+        """One AdamW step of all models on the same rows, with the gradient of the softmax written out."""
+        task = self.task
+        features = self._scaled(task.features.read(task.rows[part]))
+        labels = torch.from_numpy(task.labels[part]).to(self.device)
+        heads, classes = len(self.configs), task.num_classes
+        logits = (features @ self.weight).add_(self.bias[:, None, :])
+        error = logits.view(heads, len(part), self.models, classes).softmax(3)
+        error -= (self.smoothing / classes)[:, None, None, None]
+        # Indexing with two lists puts their common dimension first: [b, H, F + 1].
+        error[:, torch.arange(len(part)), :, labels] -= (1 - self.smoothing)[None, :, None]
+        importance = self._importance(part)
+        error *= (importance / importance.sum(0).clamp_min(1e-12))[None, :, :, None]
+        gradient = error.view(heads, len(part), -1)
+        for group, weight, bias in zip(
+            self.optimizer.param_groups, features.T @ gradient, gradient.sum(1), strict=True
+        ):
+            group["params"][0].grad, group["params"][1].grad = weight, bias
+        self.optimizer.step()
+
+    def _importance(self, part: IntArray) -> Tensor:
+        """Weight of each row for each model ``[b, F + 1]``: 0 where the row is held out."""
+        folds = torch.from_numpy(self.task.folds[part])
+        weights = torch.from_numpy(self.task.weights[part])
+        held_out = folds[:, None] == torch.arange(self.models)[None, :]
+        return (weights[:, None] * ~held_out).to(self.device)
+
+    def _scaled(self, features: FloatArray) -> Tensor:
+        return (torch.from_numpy(features).to(self.device) - self.mean) / self.std
+
+    def _finish(self) -> list[TrainedHead]:
+        """Cut the full model of each head out, fold the scaling in, and collect the held-out logits."""
+        task, heads, classes = self.task, len(self.configs), self.task.num_classes
+        held_out = np.full((heads, len(task.rows), classes), np.nan, np.float32)
+        for part, chunk in task.features.chunks(task.rows):
+            logits = (self._scaled(chunk) @ self.weight).add_(self.bias[:, None, :]).cpu().numpy()
+            logits = logits.reshape(heads, len(chunk), self.models, classes)
+            folds = task.folds[part]
+            inside = np.flatnonzero(folds >= 0)
+            held_out[:, part][:, inside] = logits[:, inside, folds[inside]]
+        weight = self.weight.view(heads, -1, self.models, classes)[:, :, -1] / self.std[None, :, None]
+        bias = self.bias.view(heads, self.models, classes)[:, -1] - torch.einsum(
+            "d,hdk->hk", self.mean, weight
+        )
+        return [
+            TrainedHead(Head(np.ascontiguousarray(w.T), b), logits)
+            for w, b, logits in zip(weight.cpu().numpy(), bias.cpu().numpy(), held_out, strict=True)
+        ]

@@ -1,0 +1,186 @@
+"""From the spec's search space to the hyper-parameters of one trial. Pure but for the sampler handed in."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from tunesmith_api.search_spec import Categorical, IntUniform, LogUniform, Parameter, SearchSpace, Uniform
+from tunesmith_api.training_job import TrainingJobSpec
+from tunesmith_trainer.search.ledger import Setting
+
+HEAD_PARAMETERS = frozenset({"learningRate", "weightDecay", "labelSmoothing", "epochs"})
+FINE_TUNE_PARAMETERS = frozenset(
+    {
+        "learningRate",
+        "weightDecay",
+        "labelSmoothing",
+        "epochs",
+        "batchSize",
+        "augmentation",
+        "layerDecay",
+        "backboneLearningRateFactor",
+        "unfreezing",
+        "warmupFraction",
+        "mixup",
+    }
+)
+GRID_POINTS = 5
+"""Values that a grid takes from a continuous range, both ends included."""
+
+
+def _log_uniform(low: str, high: str) -> SearchSpace:
+    return SearchSpace(log_uniform=LogUniform(min=low, max=high))
+
+
+DEFAULT_PARAMETERS: Mapping[str, tuple[Parameter, ...]] = {
+    "LinearProbe": (
+        Parameter(name="learningRate", search_space=_log_uniform("5e-4", "2e-2")),
+        Parameter(name="weightDecay", search_space=_log_uniform("1e-2", "10")),
+        Parameter(name="epochs", search_space=SearchSpace(categorical=Categorical(choices=("10", "20")))),
+    ),
+    "FineTune": (
+        Parameter(name="learningRate", search_space=_log_uniform("3e-4", "2e-3")),
+        Parameter(name="backboneLearningRateFactor", search_space=_log_uniform("0.1", "1")),
+    ),
+}
+"""What is searched when the spec lists no parameters. Heads are trained with AdamW on standardised features,
+whose decoupled weight decay of up to 10 at these rates spans from none to a strong pull to zero."""
+
+
+class Sampler(Protocol):
+    """What this file needs of ``optuna.Trial``."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number in a range."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number in a range."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> str:
+        """One of a list."""
+        ...
+
+
+def parameters_of(spec: TrainingJobSpec, strategy: str) -> tuple[Parameter, ...]:
+    """The parameters that trials of a strategy search, the spec's own or else the defaults."""
+    if not spec.search.parameters:
+        return DEFAULT_PARAMETERS[strategy]
+    known = HEAD_PARAMETERS if strategy == "LinearProbe" else FINE_TUNE_PARAMETERS
+    return tuple(one for one in spec.search.parameters if one.name in known)
+
+
+def backbone_choices(spec: TrainingJobSpec) -> list[str]:
+    """Names of the backbones among which trials choose."""
+    for parameter in spec.search.parameters:
+        if parameter.name == "backbone" and parameter.search_space.categorical:
+            return list(parameter.search_space.categorical.choices)
+    return [backbone.name for backbone in spec.backbones]
+
+
+def sample(
+    spec: TrainingJobSpec, strategy: str, backbones: list[str], sampler: Sampler
+) -> dict[str, Setting]:
+    """Draw the hyper-parameters of one trial, ``backbone`` among them.
+
+    A parameter whose ``when`` is not met is left out; so are those that the strategy does not have.
+    """
+    chosen: dict[str, Setting] = {"strategy": strategy}
+    chosen["backbone"] = (
+        sampler.suggest_categorical("backbone", backbones) if len(backbones) > 1 else backbones[0]
+    )
+    for parameter in parameters_of(spec, strategy):
+        if _applies(parameter, chosen):
+            chosen[parameter.name] = _draw(parameter.name, parameter.search_space.kind, sampler)
+    del chosen["strategy"]
+    return chosen
+
+
+def _applies(parameter: Parameter, chosen: Mapping[str, Setting]) -> bool:
+    when = parameter.when
+    return when is None or str(chosen.get(when.parameter)) in when.values
+
+
+def _draw(name: str, kind: Uniform | LogUniform | IntUniform | Categorical, sampler: Sampler) -> Setting:
+    match kind:
+        case LogUniform():
+            low, high = kind.bounds
+            return sampler.suggest_float(name, low, high, log=True)
+        case Uniform():
+            low, high = kind.bounds
+            return sampler.suggest_float(name, low, high)
+        case IntUniform():
+            least, most = kind.bounds
+            return sampler.suggest_int(name, least, most)
+    return as_setting(sampler.suggest_categorical(name, list(kind.choices)))
+
+
+def as_setting(word: str) -> Setting:
+    """A choice as the number it spells, or the word itself."""
+    for convert in (int, float):
+        try:
+            return convert(word)
+        except ValueError:
+            continue
+    return word
+
+
+def grid(spec: TrainingJobSpec, strategy: str, backbones: list[str]) -> list[dict[str, object]]:
+    """All combinations, each once, in the form that a sampler is told to repeat."""
+    axes = [("backbone", [*backbones])] if len(backbones) > 1 else []
+    axes += [(one.name, list(_points(one.search_space.kind))) for one in parameters_of(spec, strategy)]
+    combinations: dict[str, dict[str, object]] = {}
+    for values in itertools.product(*(points for _, points in axes)):
+        wanted = dict(zip((name for name, _ in axes), values, strict=True))
+        used: dict[str, object] = {}
+        sample(spec, strategy, backbones, _Repeat(wanted, used))
+        combinations[repr(used)] = used
+    return list(combinations.values())
+
+
+class _Repeat:
+    """A sampler that gives prescribed values and notes which were asked for."""
+
+    def __init__(self, wanted: Mapping[str, object], used: dict[str, object]) -> None:
+        self.wanted, self.used = wanted, used
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.used[name] = self.wanted[name]
+        return float(str(self.wanted[name]))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        self.used[name] = self.wanted[name]
+        return int(str(self.wanted[name]))
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> str:
+        self.used[name] = self.wanted[name]
+        return str(self.wanted[name])
+
+
+def _points(kind: Uniform | LogUniform | IntUniform | Categorical) -> Iterator[object]:
+    steps = [index / (GRID_POINTS - 1) for index in range(GRID_POINTS)]
+    match kind:
+        case Categorical():
+            yield from kind.choices
+        case IntUniform():
+            least, most = kind.bounds
+            yield from sorted({round(least + step * (most - least)) for step in steps})
+        case LogUniform():
+            low, high = kind.bounds
+            yield from (
+                _clip(math.exp(math.log(low) + step * math.log(high / low)), low, high) for step in steps
+            )
+        case Uniform():
+            low, high = kind.bounds
+            yield from (low + step * (high - low) for step in steps)
+
+
+def _clip(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+Suggest = Callable[[Sampler], dict[str, Setting]]

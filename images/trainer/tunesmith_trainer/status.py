@@ -1,0 +1,59 @@
+"""The TrainingJob's status as the run goes on: what a cluster would show, kept here and told as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from tunesmith_api.reasons import Reason, TrainingJobCondition
+from tunesmith_api.status import Condition, ConditionStatus, Phase, TrainingJobStatus, with_condition
+from tunesmith_trainer.events import Events
+
+
+class StatusBoard:
+    """Holds the status, changes it field by field and emits a ``status`` event for each change.
+
+    Args:
+        events: where the status is told.
+        clock: the time, in UTC.
+        generation: metadata.generation of the TrainingJob, where there is one.
+    """
+
+    def __init__(self, events: Events, clock: Callable[[], datetime], generation: int | None = None) -> None:
+        """Start with a job that is pending."""
+        self._events, self._clock, self._generation = events, clock, generation
+        self.status = TrainingJobStatus(
+            observed_generation=generation, phase="Pending", start_time=clock(), conditions=()
+        )
+
+    def update(self, **fields: Any) -> None:
+        """Replace fields of the status."""
+        self.status = self.status.model_copy(update=fields)
+        self._events.emit("status", status=self.as_json())
+
+    def enter(self, phase: Phase) -> None:
+        """Say which stage the job is in."""
+        self.update(phase=phase)
+
+    def condition(
+        self, kind: TrainingJobCondition, status: ConditionStatus, reason: Reason, message: str
+    ) -> None:
+        """Set a condition."""
+        new = Condition(
+            type=kind.value,
+            status=status,
+            observed_generation=self._generation,
+            last_transition_time=self._clock(),
+            reason=reason.value,
+            message=message[:4_000],
+        )
+        self.update(conditions=with_condition(self.status.conditions, new))
+
+    def finish(self, phase: Phase) -> None:
+        """Say that the job ended."""
+        self.update(phase=phase, completion_time=self._clock())
+
+    def as_json(self) -> dict[str, Any]:
+        """The status as JSON in the API's spelling."""
+        return self.status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,125 @@
+"""Linear heads trained in bulk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.heads import HeadConfig, HeadTask, measure_scaling, train_heads
+from tunesmith_trainer.search.selection import judge, stratified_folds
+
+SILENT = {"device": "cpu", "on_epoch": lambda heads: None}
+
+
+def make_task(
+    folder: Path, *, count: int = 240, dim: int = 24, classes: int = 3, folds: int = 3, seed: int = 0
+) -> HeadTask:
+    """Gaussian classes that overlap a little, with features of very different scale."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    centres = random.normal(0, 1, (classes, dim))
+    scale = np.exp(random.normal(0, 1.5, dim))
+    features = (centres[labels] + random.normal(0, 1.3, (count, dim))) * scale + scale
+    path = folder / f"features-{seed}.f16"
+    features.astype(np.float16).tofile(path)
+    fold = stratified_folds(labels, np.arange(count), folds, seed) if folds else np.full(count, -1)
+    return HeadTask(
+        FeatureMatrix(path, count, dim),
+        np.arange(count),
+        labels,
+        np.ones(count, np.float32),
+        fold,
+        classes,
+        seed,
+    )
+
+
+@given(rows=st.lists(st.integers(0, 239), max_size=50))
+@settings(max_examples=50, deadline=None)
+def test_feature_matrix_any_rows_come_in_the_order_asked(
+    rows: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    task = make_task(tmp_path_factory.getbasetemp())
+    everything = task.features.read(np.arange(240))
+    wanted = np.array(rows, np.int64)
+    np.testing.assert_array_equal(task.features.read(wanted), everything[wanted])
+
+
+def test_feature_matrix_truncated_file_is_an_error(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    with task.features.path.open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(OSError, match="ends before row"):
+        task.features.read(np.arange(240))
+
+
+def test_scaling_matches_numpy(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    features = task.features.read(task.rows)
+    scaling = measure_scaling(task)
+    np.testing.assert_allclose(scaling.mean, features.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scaling.std, features.std(0), rtol=0.05)
+
+
+def test_heads_trained_together_equal_heads_trained_alone(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    configs = [HeadConfig(1e-2, 0.1, 6), HeadConfig(3e-3, 1.0, 12, 0.1), HeadConfig(3e-2, 0.0, 4)]
+    together = train_heads(task, configs, **SILENT)
+    for config, one in zip(configs, together, strict=True):
+        alone = train_heads(task, [config], **SILENT)[0]
+        np.testing.assert_allclose(one.head.weight, alone.head.weight, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(one.held_out_logits, alone.held_out_logits, rtol=1e-3, atol=1e-3)
+
+
+def test_held_out_logits_never_come_from_a_model_that_saw_the_row(tmp_path: Path) -> None:
+    task = make_task(tmp_path, count=60, dim=200, classes=2)
+    random_labels = np.random.default_rng(5).integers(0, 2, 60)
+    folds = stratified_folds(random_labels, np.arange(60), 3, 0)
+    noise = HeadTask(task.features, task.rows, random_labels, task.weights, folds, 2)
+    trained = train_heads(noise, [HeadConfig(3e-2, 0.0, 40)], **SILENT)[0]
+    fitted = judge(trained.head.logits(task.features.read(task.rows)), random_labels).accuracy
+    held_out = judge(trained.held_out_logits, random_labels).accuracy
+    assert fitted > 0.95, "200 dimensions can fit 60 random labels"
+    assert held_out < 0.75, "labels without meaning cannot be predicted"
+
+
+def test_head_reaches_the_likelihood_of_scikit_learns_logistic_regression(tmp_path: Path) -> None:
+    task = make_task(tmp_path, count=600)
+    train, test = np.arange(400), np.arange(400, 600)
+    part = HeadTask(task.features, train, task.labels[train], task.weights[train], np.full(400, -1), 3)
+    head = train_heads(part, [HeadConfig(1e-2, 0.1, 30)], **SILENT)[0].head
+    scaling = measure_scaling(part)
+    features = (task.features.read(task.rows) - scaling.mean) / scaling.std
+    reference = LogisticRegression(C=0.1, max_iter=500).fit(features[train], task.labels[train])
+    own = judge(head.logits(task.features.read(test)), task.labels[test])
+    other = judge(reference.decision_function(features[test]).astype(np.float32), task.labels[test])
+    assert own.loss < other.loss + 0.05
+    assert own.accuracy > other.accuracy - 0.03
+
+
+def test_rows_of_weight_zero_do_not_change_the_head(tmp_path: Path) -> None:
+    task = make_task(tmp_path, folds=0)
+    weights = task.weights.copy()
+    weights[:40] = 0
+    wrong = task.labels.copy()
+    wrong[:40] = (wrong[:40] + 1) % 3
+    first = HeadTask(task.features, task.rows, task.labels, weights, task.folds, 3)
+    second = HeadTask(task.features, task.rows, wrong, weights, task.folds, 3)
+    heads = [train_heads(one, [HeadConfig(epochs=5)], **SILENT)[0].head.weight for one in (first, second)]
+    np.testing.assert_array_equal(heads[0], heads[1])
+
+
+def test_heads_beyond_the_memory_bound_train_in_several_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(tmp_path)
+    configs = [HeadConfig(1e-2, 0.1, 3)] * 5
+    whole = train_heads(task, configs, **SILENT)
+    monkeypatch.setattr("tunesmith_trainer.search.heads.MAX_PARAMETERS", 2 * 4 * 24 * 3)
+    pieces = train_heads(task, configs, **SILENT)
+    assert len(pieces) == 5
+    np.testing.assert_allclose(whole[4].head.weight, pieces[4].head.weight, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,86 @@
+"""Which model leaves the search."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_trainer.search.selection import (
+    Contender,
+    Judgement,
+    choose,
+    fold_count,
+    judge,
+    stratified_folds,
+)
+
+
+def judgement(losses: list[float], correct: list[bool] | None = None) -> Judgement:
+    right = [loss < 0.7 for loss in losses] if correct is None else correct
+    return Judgement(np.array(losses, np.float32), np.array(right))
+
+
+STEADY = [0.30, 0.32, 0.28, 0.31, 0.29, 0.33, 0.27, 0.30]
+
+
+@pytest.mark.parametrize(
+    ("contenders", "expected"),
+    [
+        pytest.param([], None, id="no fine-tuning: the probe"),
+        pytest.param([[loss - 0.1 for loss in STEADY]], "t0", id="better on every image: the fine-tuned one"),
+        pytest.param([[0.0] + [0.31] * 7], None, id="better on average by one lucky image: the probe"),
+        pytest.param([[loss + 0.1 for loss in STEADY]], None, id="worse: the probe"),
+        pytest.param([[0.01] * 7 + [0.8]], None, id="likelier but less accurate: the probe"),
+        pytest.param([[0.2] * 8, [0.1] * 8], "t1", id="two that win: the likelier"),
+        pytest.param([STEADY], None, id="a tie: the probe"),
+    ],
+)
+def test_choose_keeps_the_simpler_unless_beaten_beyond_noise(
+    contenders: list[list[float]], expected: str | None
+) -> None:
+    options = [Contender(f"t{i}", 1.0, judgement(losses)) for i, losses in enumerate(contenders)]
+    choice = choose(judgement(STEADY), options)
+    assert (choice.contender.trial_id if choice.contender else None) == expected
+    assert choice.sentence.endswith(".")
+
+
+def test_choose_without_validation_images_keeps_the_probe() -> None:
+    assert choose(judgement([]), [Contender("t0", 1.0, judgement([]))]).contender is None
+
+
+def test_judge_known_logits_gives_their_likelihood() -> None:
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32))
+    result = judge(logits, np.array([0, 0]))
+    np.testing.assert_allclose(result.losses, -np.log([0.7, 0.1]), rtol=1e-5)
+    assert result.correct.tolist() == [True, False]
+
+
+def test_judge_rows_that_are_not_numbers_count_as_a_uniform_guess() -> None:
+    assert judge(np.full((1, 4), np.nan, np.float32), np.array([2])).loss == pytest.approx(np.log(4))
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=80),
+    count=st.integers(2, 5),
+    seed=st.integers(0, 99),
+    twins=st.integers(0, 10),
+)
+def test_folds_spread_each_class_evenly_and_keep_twins_together(
+    labels: list[int], count: int, seed: int, twins: int
+) -> None:
+    classes = np.array(labels)
+    groups = np.arange(len(labels))
+    for i in range(1, min(twins, len(labels))):
+        if classes[i] == classes[0]:
+            groups[i] = groups[0]
+    folds = stratified_folds(classes, groups, count, seed)
+    assert len(set(folds[groups == groups[0]].tolist())) == 1
+    _, first = np.unique(groups, return_index=True)
+    for label in np.unique(classes[first]):
+        sizes = np.bincount(folds[first][classes[first] == label], minlength=count)
+        assert sizes.max() - sizes.min() <= 1
+    np.testing.assert_array_equal(folds, stratified_folds(classes, groups, count, seed))
+
+
+def test_fold_count_small_sets_are_cross_validated_and_large_ones_are_not() -> None:
+    assert (fold_count(245), fold_count(10_000), fold_count(100_000)) == (5, 3, 0)
