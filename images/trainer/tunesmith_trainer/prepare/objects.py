@@ -1,15 +1,17 @@
-"""Images that are objects of a store, each read once and several at a time."""
+"""Images that are objects of a store, each read once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from tunesmith_api.reasons import DatasetInvalid, ObjectMissing
 from tunesmith_package.store import KeyRefused, Store
-from tunesmith_trainer.prepare.source import MAX_IMAGE_BYTES, Entry, EntryTable, Item
+from tunesmith_trainer.prepare.source import MAX_IMAGE_BYTES, Entry, EntryTable, Item, Unreadable
+
+# Enough to hide a round trip of some milliseconds behind decoding.
+_REMOTE_READERS = 16
 
 
 class ObjectSource:
@@ -18,42 +20,26 @@ class ObjectSource:
     def __init__(self, store: Store, format: str) -> None:
         """Read from ``store``."""
         self.store, self.uri, self.format = store, store.uri, format
+        self.readers = _REMOTE_READERS if self.uri.startswith("s3://") else 0
 
-    def items(self, entries: EntryTable | None, skip: int, readers: int) -> Iterator[Item]:
-        """Yield the images in order, reading ``readers`` of them at once."""
+    def items(
+        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
+    ) -> Iterator[Item]:
+        """Yield the images in order."""
         if entries is None:
             raise ValueError("objects are read by their listing")
-        if not self.uri.startswith("s3://"):
-            # A local file is read by the thread that decodes it next; more threads would only wait.
-            yield from (self._load(entry) for entry in entries.from_row(skip))
-            return
-        with ThreadPoolExecutor(readers, "read") as pool:
-            pending: deque[Future[Item]] = deque()
-            try:
-                yield from self._ahead(pool, pending, entries.from_row(skip), readers)
-            finally:
-                for each in pending:
-                    each.cancel()
+        for entry in entries.from_row(skip):
+            yield Item(entry, partial(self._load, entry))
 
-    def _ahead(
-        self, pool: ThreadPoolExecutor, pending: deque[Future[Item]], entries: Iterable[Entry], readers: int
-    ) -> Iterator[Item]:
-        for entry in entries:
-            pending.append(pool.submit(self._load, entry))
-            if len(pending) > readers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-    def _load(self, entry: Entry) -> Item:
+    def _load(self, entry: Entry) -> bytes:
         if entry.size > MAX_IMAGE_BYTES:
-            return Item(entry, None, f"{entry.path} has {entry.size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}.")
+            raise Unreadable(f"{entry.path} has {entry.size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}.")
         try:
-            return Item(entry, self.store.get(entry.path))
+            return self.store.get(entry.path)
         except KeyRefused as error:
-            return Item(entry, None, error.message)
-        except ObjectMissing:
-            return Item(entry, None, f"{entry.path} does not exist.")
+            raise Unreadable(error.message) from error
+        except ObjectMissing as error:
+            raise Unreadable(f"{entry.path} does not exist.") from error
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Read one image again.

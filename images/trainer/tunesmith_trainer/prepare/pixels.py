@@ -65,7 +65,7 @@ class PixelStore:
             DiskFull: there is no room.
             ValueError: the file holds fewer images.
         """
-        with _translated(path):
+        with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("r+b" if path.exists() else "w+b")
             size = count * 3 * image_size * image_size
@@ -105,7 +105,7 @@ class PixelStore:
         Raises:
             DiskFull: there is no room for the order.
         """
-        with _translated(path):
+        with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
             with part.open("xb") as file:
@@ -125,13 +125,13 @@ class PixelStore:
             raise ValueError(f"expected uint8 of side {self.image_size}, got {pixels.dtype} {pixels.shape}")
         if self._file is None:
             raise ValueError(f"{self.path} is open for reading")
-        with _translated(self.path):
+        with translated(self.path):
             self._file.write(np.ascontiguousarray(pixels).data)
 
     def flush(self, *, durable: bool = False) -> None:
         """Hand what was appended to the operating system; with ``durable``, to the disk."""
         if self._file is not None:
-            with _translated(self.path):
+            with translated(self.path):
                 self._file.flush()
                 if durable:
                     os.fsync(self._file.fileno())
@@ -144,7 +144,7 @@ class PixelStore:
         """
         file, self._file = self._file, None
         if file is not None:
-            with _translated(self.path):
+            with translated(self.path):
                 try:
                     file.flush()
                     os.fsync(file.fileno())
@@ -227,7 +227,7 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.order")
 
 
-class _translated:  # noqa: N801  # used like a function
+class translated:  # noqa: N801  # used like a function
     """Turns "no space left on device" into `DiskFull`."""
 
     def __init__(self, path: Path) -> None:

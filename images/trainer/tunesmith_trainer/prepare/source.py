@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -43,19 +43,21 @@ class Entry:
     slices: tuple[str, ...] = ()
 
 
+class Unreadable(Exception):  # noqa: N818  # never leaves the pass over the data
+    """The bytes of one image cannot be had; the text says why."""
+
+
 @dataclass(frozen=True)
 class Item:
-    """An image and its bytes, on the way through the one pass over the data.
+    """An image on its way through the one pass over the data.
 
     Attributes:
         entry: what the source says.
-        data: the encoded image, or None where it cannot be had.
-        problem: why not.
+        load: returns the encoded image; called once, from any thread. Raises `Unreadable`.
     """
 
     entry: Entry
-    data: bytes | None
-    problem: str = ""
+    load: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,28 @@ class Listing:
 
 
 class Source(Protocol):
-    """A place that images are read from."""
+    """A place that images are read from.
+
+    Attributes:
+        uri: its address.
+        format: what kind it is.
+        readers: how many images are worth reading at once, 0: as many as there are processors.
+    """
 
     uri: str
     format: str
 
-    def items(self, entries: EntryTable | None, skip: int, readers: int) -> Iterator[Item]:
+    readers: int
+
+    def items(
+        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
+    ) -> Iterator[Item]:
         """Yield images in the order of the listing, beginning after the first ``skip``.
 
         Args:
             entries: which images; None: all that the source holds.
             skip: how many to leave out at the beginning.
-            readers: how many may be read at once.
+            advance: moves the progress bar, by sources whose listing does not know how many images come.
         """
         ...
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from tunesmith_api.dataset_spec import DatasetSpec
-from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
 from tunesmith_api.training_job import TrainingJobSpec
-from tunesmith_package.store import ObjectInfo, Store, open_store
+from tunesmith_package.store import open_store
 from tunesmith_trainer.prepare.folder import list_folder
 from tunesmith_trainer.prepare.objects import ObjectSource
 from tunesmith_trainer.prepare.source import Fingerprint, Listing, Source
 from tunesmith_trainer.prepare.torchvision_source import TorchvisionSource, list_torchvision
 
 TORCHVISION = "torchvision://"
-_MANIFEST_NAMES = ("manifest.parquet", "manifest.csv", "labels.parquet", "labels.csv", "index.csv")
 
 
 def list_source(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,7 +15,7 @@ from PIL import Image
 
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
-from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Fingerprint, Item, Listing
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Fingerprint, Item, Listing, Unreadable
 
 SCHEME = "torchvision://"
 
@@ -79,6 +79,7 @@ class TorchvisionSource:
         """
         self.uri = uri
         self.format, self.root = _parse(uri)
+        self.readers = 0
         self._parts = ALLOWED[self.format]
 
     @cached_property
@@ -110,15 +111,20 @@ class TorchvisionSource:
             for index, label in enumerate(labels):
                 yield Entry(f"{name}/{index:07d}.png", names(int(label)), split)
 
-    def items(self, entries: EntryTable | None, skip: int, readers: int) -> Iterator[Item]:
-        """Yield the images in order; most of these classes hold them in memory anyway."""
+    def items(
+        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
+    ) -> Iterator[Item]:
+        """Yield the images in order."""
         if entries is None:
             raise ValueError("images of torchvision are read by their listing")
         for entry in entries.from_row(skip):
-            try:
-                yield Item(entry, self.read(entry.path, -1, -1))
-            except (OSError, SyntaxError, ValueError) as error:
-                yield Item(entry, None, f"{entry.path} cannot be read ({error}).")
+            yield Item(entry, partial(self._load, entry.path))
+
+    def _load(self, path: str) -> bytes:
+        try:
+            return self.read(path, -1, -1)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Unreadable(f"{path} cannot be read ({error}).") from error
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """One image as PNG."""
