@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import datasets
 
 from tunesmith.fetch import data, weights
 from tunesmith.files import holds, place
@@ -96,3 +97,18 @@ def test_data_with_other_contents_is_refused_by_name(tmp_path: Path) -> None:
         (raw / name).write_bytes(b"something else")
     with pytest.raises(DatasetInvalid, match="train-images-idx3-ubyte"):
         data.check_fashion_mnist(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("FashionMNIST", [{}]),
+        ("CIFAR10", [{}]),
+        ("SVHN", [{"split": "train"}, {"split": "test"}]),
+        ("Flowers102", [{"split": "train"}, {"split": "val"}, {"split": "test"}]),
+        ("OxfordIIITPet", [{"split": "trainval"}, {"split": "test"}]),
+        ("Country211", [{"split": "train"}, {"split": "valid"}, {"split": "test"}]),
+    ],
+)
+def test_data_every_part_is_asked_for(name: str, parts: list[dict[str, str]]) -> None:
+    assert data.parts_of(getattr(datasets, name)) == parts

@@ -7,6 +7,7 @@ other one comes from torchvision, which checks it against its own list.
 import gzip
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
 
 Say = Callable[[str], None]
 
+SPLITS = ("train", "trainval", "val", "valid", "test")
 FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
 FASHION_MNIST = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -137,13 +139,25 @@ def _download_by_torchvision(name: str, directory: Path, say: Say) -> None:
     dataset = _dataset_class(name)
     say(f"Downloading {name} by torchvision.")
     try:
-        dataset(root=directory, download=True)
+        for part in parts_of(dataset):
+            dataset(root=directory, download=True, **part)
     except (OSError, RuntimeError) as error:
         raise DatasetMissing(
             f"torchvision could not download {name}: {error}.".replace("\n", " "),
             f"Where this machine has no way to it, put the files into {directory} by hand, "
             f"laid out as torchvision.datasets.{name} expects them.",
         ) from error
+
+
+def parts_of(dataset_class: Any) -> list[dict[str, str]]:
+    """Arguments for each part that is a download of its own: classes with ``split`` may fetch only that one."""
+    parameters = inspect.signature(dataset_class).parameters
+    if "split" not in parameters:
+        return [{}]
+    documented = inspect.getdoc(dataset_class) or ""
+    quoted = re.findall(r"[`'\"]+(\w+)[`'\"]+", documented)
+    named = [word for word in SPLITS if word in quoted]
+    return [{"split": word} for word in named or [str(parameters["split"].default)]]
 
 
 def write_samples(name: str, directory: Path, folder: Path, *, say: Say) -> list[Path]:
