@@ -150,7 +150,7 @@ def _download_by_torchvision(name: str, directory: Path, say: Say) -> None:
 
 
 def parts_of(dataset_class: Any) -> list[dict[str, str]]:
-    """Arguments for each part that is a download of its own: classes with ``split`` may fetch only that one."""
+    """Arguments for each part to download: classes that take a ``split`` may fetch that one only."""
     parameters = inspect.signature(dataset_class).parameters
     if "split" not in parameters:
         return [{}]
