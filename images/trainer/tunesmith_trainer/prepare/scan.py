@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +27,13 @@ import pyarrow.parquet as pq
 from tunesmith_package.preprocess import ImageInvalid, Preprocess, decode
 from tunesmith_trainer.devices import allowed_processors
 from tunesmith_trainer.events import Events
-from tunesmith_trainer.prepare.perceptual import perceptual_hash
+from tunesmith_trainer.prepare.perceptual import SMALL_SIDE, perceptual_hash, small_picture
 from tunesmith_trainer.prepare.pixels import PixelStore, translated
 from tunesmith_trainer.prepare.source import Item, Listing, Unreadable
 
 PART_IMAGES = 1_024
 PIXELS_FILE = "pixels.u8"
+SMALL_FILE = "small.u8"
 FORMAT = 1
 """Raise it whenever the same listing would give another scan."""
 
@@ -64,12 +64,13 @@ class Scanned:
 
     Attributes:
         table: one line per image in the order of the listing, with the columns of `SCHEMA`.
-        pixels: the file; ``table["pixel"]`` says which image of it, -1 where there is none.
+        folder: holds ``pixels.u8`` and, averaged down, ``small.u8``; ``table["pixel"]`` says which image of
+            these, -1 where there is none.
         reused: whether an earlier run had done all of it.
     """
 
     table: pa.Table
-    pixels: Path
+    folder: Path
     reused: bool
 
 
@@ -99,7 +100,7 @@ def scan(listing: Listing, preprocess: Preprocess, folder: Path, events: Events)
             _run(listing, preprocess, folder, events)
             with translated(finished):
                 finished.write_bytes(b"")
-        return Scanned(_read(folder), folder / PIXELS_FILE, reused)
+        return Scanned(_read(folder), folder, reused)
 
 
 @contextmanager
@@ -125,7 +126,8 @@ def _read(folder: Path) -> pa.Table:
 def _whole(folder: Path, preprocess: Preprocess) -> bool:
     try:
         count = _stored(_parts(folder))
-        return (folder / PIXELS_FILE).stat().st_size == count * 3 * preprocess.image_size**2
+        sides = {PIXELS_FILE: preprocess.image_size, SMALL_FILE: SMALL_SIDE}
+        return all((folder / name).stat().st_size == count * 3 * side**2 for name, side in sides.items())
     except (OSError, pa.ArrowException):
         return False
 
@@ -139,55 +141,75 @@ def _stored(parts: list[Path]) -> int:
     return highest + 1
 
 
-def _resume(folder: Path, preprocess: Preprocess) -> tuple[PixelStore, int, int]:
-    """Open the pixel file behind the last whole part; say how many images and parts are done."""
-    for left in folder.glob("*.partial"):
-        left.unlink()
-    parts = _parts(folder)
-    try:
-        lengths = [pq.read_metadata(part).num_rows for part in parts]
-        if any(length != PART_IMAGES for length in lengths[:-1]):
-            raise ValueError("parts of another version")
-        store = PixelStore.resume(folder / PIXELS_FILE, preprocess.image_size, _stored(parts))
-        return store, sum(lengths), len(parts)
-    except (ValueError, pa.ArrowException):
-        for part in parts:
-            part.unlink()
-        return PixelStore.create(folder / PIXELS_FILE, preprocess.image_size), 0, 0
+@dataclass
+class _Output:
+    """The files of a scan while they grow."""
+
+    folder: Path
+    pixels: PixelStore
+    small: PixelStore
+    parts: int
+    done: int
+
+    @classmethod
+    def resume(cls, folder: Path, image_size: int) -> Self:
+        """Go on behind the last whole part, or begin anew where the files do not fit together."""
+        for left in folder.glob("*.partial"):
+            left.unlink()
+        parts = _parts(folder)
+        try:
+            lengths = [pq.read_metadata(part).num_rows for part in parts]
+            if any(length != PART_IMAGES for length in lengths[:-1]):
+                raise ValueError("parts of another version")
+            return cls._open(folder, image_size, _stored(parts), len(parts), sum(lengths))
+        except (ValueError, pa.ArrowException):
+            for part in parts:
+                part.unlink()
+            return cls._open(folder, image_size, 0, 0, 0)
+
+    @classmethod
+    def _open(cls, folder: Path, image_size: int, stored: int, parts: int, done: int) -> Self:
+        pixels = PixelStore.resume(folder / PIXELS_FILE, image_size, stored)
+        small = PixelStore.resume(folder / SMALL_FILE, SMALL_SIDE, stored)
+        return cls(folder, pixels, small, parts, done)
+
+    def write_part(self, rows: list[dict[str, Any]]) -> None:
+        """Make ``rows`` and all pixels up to them safe from a kill."""
+        # A part must not name pixels that a power cut would take back.
+        self.pixels.flush(durable=True)
+        self.small.flush(durable=True)
+        path = self.folder / f"scan-{self.parts:06d}.parquet"
+        partial = path.with_suffix(".partial")
+        with translated(path):
+            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial, compression="zstd")
+            partial.replace(path)
+        self.parts += 1
+        rows.clear()
 
 
 def _run(listing: Listing, preprocess: Preprocess, folder: Path, events: Events) -> None:
-    store, done, part = _resume(folder, preprocess)
+    out = _Output.resume(folder, preprocess.image_size)
+    known = listing.entries is not None
     rows: list[dict[str, Any]] = []
-    with store, events.progress("decode", listing.total, listing.unit) as bar:
-        if listing.entries is not None:
-            bar.advance(min(done, listing.total))
-        for seen, pixels in _seen(listing, preprocess, done, bar.advance):
-            if pixels is not None:
-                seen["pixel"] = len(store)
-                store.append(pixels)
+    with out.pixels, out.small, events.progress("decode", listing.total, listing.unit) as bar:
+        if known:
+            bar.advance(min(out.done, listing.total))
+        for seen, pictures in _seen(listing, preprocess, out.done, bar.advance):
+            if pictures is not None:
+                seen["pixel"] = len(out.pixels)
+                out.pixels.append(pictures[0])
+                out.small.append(pictures[1])
             rows.append(seen)
-            if listing.entries is not None:
+            if known:
                 bar.advance()
             if len(rows) == PART_IMAGES:
-                _write_part(folder, part, rows, store)
-                part += 1
+                out.write_part(rows)
         if rows:
-            _write_part(folder, part, rows, store)
+            out.write_part(rows)
 
 
-def _write_part(folder: Path, number: int, rows: list[dict[str, Any]], store: PixelStore) -> None:
-    # A part must not name pixels that a power cut would take back.
-    store.flush(durable=True)
-    path = folder / f"scan-{number:06d}.parquet"
-    partial = path.with_suffix(".partial")
-    with translated(path):
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial, compression="zstd")
-        partial.replace(path)
-    rows.clear()
-
-
-Seen = tuple[dict[str, Any], npt.NDArray[np.uint8] | None]
+Pictures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+Seen = tuple[dict[str, Any], Pictures | None]
 
 
 def _seen(
@@ -254,10 +276,4 @@ class _Look:
         seen["perceptual"] = perceptual_hash(decoded.pixels)
         seen["area"] = decoded.width * decoded.height
         seen["observations"] = list(decoded.observations)
-        return seen, decoded.pixels
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that a file in ``folder`` may still take."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+        return seen, (decoded.pixels, small_picture(decoded.pixels))
