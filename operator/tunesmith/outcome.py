@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tunesmith import wording
 from tunesmith.run_state import RunState
+from tunesmith.trainer_process import log_tail
 from tunesmith_api.reasons import EXIT_CODES, Reason, TrainingJobCondition, reason_of_exit_code
 from tunesmith_api.status import Condition, TrainingJobStatus, with_condition
 from tunesmith_api.training_job import TrainingJob
@@ -83,10 +84,11 @@ def _unexplained_end(return_code: int, stopped: int, log: Path) -> tuple[Reason,
     if return_code == EXIT_CODES[Reason.INTERRUPTED]:
         return Reason.INTERRUPTED, "The trainer was interrupted.", again
     reason = reason_of_exit_code(return_code) or Reason.INTERNAL_ERROR
+    end = "".join(f"\n  {line}" for line in log_tail(log, 5))
     return (
         reason,
-        f"The trainer ended with exit code {return_code} before its last word.",
-        f"Its log is {log}.",
+        f"The trainer ended with exit code {return_code} and gave no reason.",
+        f"Its log, {log}:{end}",
     )
 
 

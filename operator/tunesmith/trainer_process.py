@@ -122,7 +122,7 @@ def stopping_on_signals(process: TrainerProcess, on_stop: Callable[[int], None])
             signal.signal(number, handler)
 
 
-def log_tail(log: Path, lines: int = 15) -> list[str]:
+def log_tail(log: Path, lines: int) -> list[str]:
     """The last lines of a log, read from at most its last 64 KiB."""
     if not log.is_file():
         return []
