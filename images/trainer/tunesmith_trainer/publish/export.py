@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +21,8 @@ from tunesmith_api.reasons import PackageError
 from tunesmith_package.inference import softmax
 from tunesmith_package.preprocess import Preprocess
 from tunesmith_trainer.onnx_graph import OPSET, export_graph
-
-if TYPE_CHECKING:
-    from tunesmith_trainer.prepare.dataset import Dataset
-    from tunesmith_trainer.search.candidate import Candidate
+from tunesmith_trainer.prepare.dataset import TRAIN, VALIDATION, Dataset
+from tunesmith_trainer.search.candidate import Candidate
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.safetensors"
@@ -84,8 +81,6 @@ def export_model(candidate: Candidate, dataset: Dataset, directory: Path) -> Exp
     Raises:
         ExportFailed: no exporter produces a graph that predicts the same within 1e-4.
     """
-    from tunesmith_trainer.prepare.dataset import TRAIN, VALIDATION
-
     rows = dataset.rows(TRAIN, VALIDATION)
     chosen = rows[np.linspace(0, len(rows) - 1, num=min(_SAMPLES, len(rows)), dtype=np.int64)]
     samples = dataset.pixels.read(chosen)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tunesmith_package.inference import Predictor
 from tunesmith_package.preprocess import Preprocess, decode
+from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.verify.predictions import EMBEDDING_ROWS, even_rows
-
-if TYPE_CHECKING:
-    from tunesmith_package.inference import Predictor
-    from tunesmith_trainer.prepare.dataset import Dataset
-    from tunesmith_trainer.verify.verification import TestPredictions
+from tunesmith_trainer.verify.verification import TestPredictions
 
 GOLDEN_FILE = "golden.npz"
 REFERENCE_FILE = "reference.npz"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith_package.inference import Predictor, softmax
 from tunesmith_package.preprocess import decode
-from tunesmith_trainer.events import Events
+from tunesmith_trainer.events import Events, Progress
+from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.verify.corruptions import CorruptionPlan, corrupt
-
-if TYPE_CHECKING:
-    from tunesmith_trainer.prepare.dataset import Dataset
 
 # Larger batches are slower on a CPU: the activations leave its caches.
 _BATCH_PIXELS = 16 * 224 * 224
@@ -26,6 +26,7 @@ EMBEDDING_ROWS = 1_000
 IntArray = npt.NDArray[np.int64]
 Uint8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def evaluate(
     events: Events,
     *,
     task: str,
+    workers: int = 1,
     keep_embeddings: IntArray | None = None,
 ) -> Evaluation:
     """Predict rows of the dataset, with a progress bar named ``task``.
@@ -59,21 +61,22 @@ def evaluate(
         rows: int64 [n].
         events: told the progress.
         task: the name of the bar.
+        workers: batches in work at the same time; best with a predictor of one thread.
         keep_embeddings: indices into rows, ascending, whose embeddings are returned; none unless given.
     """
     columns = class_columns(predictor.labels, dataset.classes)
     kept = np.empty(0, np.int64) if keep_embeddings is None else keep_embeddings
-    probabilities = np.zeros((len(rows), len(dataset.classes)), dtype=np.float32)
-    embeddings = []
+
+    def predict(span: slice) -> tuple[Float32Array, npt.NDArray[np.float16]]:
+        pixels = read_pixels(predictor, dataset, rows[span])
+        outputs = predictor.run(predictor.preprocess.normalise(pixels))
+        within = kept[(kept >= span.start) & (kept < span.stop)] - span.start
+        return _select(outputs.logits, columns), outputs.embedding[within].astype(np.float16)
+
+    spans = list(batches(len(rows), predictor.preprocess.image_size))
     with events.progress(task, total=len(rows), unit="images") as bar:
-        for span in batches(len(rows), predictor.preprocess.image_size):
-            pixels = read_pixels(predictor, dataset, rows[span])
-            outputs = predictor.run(predictor.preprocess.normalise(pixels))
-            probabilities[span] = _select(outputs.logits, columns)
-            within = kept[(kept >= span.start) & (kept < span.stop)] - span.start
-            embeddings.append(outputs.embedding[within].astype(np.float16))
-            bar.advance(span.stop - span.start)
-    return Evaluation(probabilities, np.concatenate(embeddings))
+        parts = _in_order(predict, spans, workers, bar)
+    return Evaluation(np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts]))
 
 
 def evaluate_corrupted(
@@ -84,6 +87,7 @@ def evaluate_corrupted(
     events: Events,
     *,
     task: str,
+    workers: int = 1,
 ) -> npt.NDArray[np.bool_]:
     """Whether the model is right on each corrupted image of the plan, bool [m].
 
@@ -94,21 +98,44 @@ def evaluate_corrupted(
         plan: what to corrupt how.
         events: told the progress.
         task: the name of the bar.
+        workers: batches in work at the same time.
     """
     columns = class_columns(predictor.labels, dataset.classes)
-    correct = np.zeros(len(plan.cell), dtype=np.bool_)
-    starts = np.flatnonzero(np.r_[True, plan.cell[1:] != plan.cell[:-1]])
+
+    def judge(span: slice) -> npt.NDArray[np.bool_]:
+        chosen = rows[plan.position[span]]
+        kind, severity = plan.cells[plan.cell[span.start]]
+        pixels = corrupt(read_pixels(predictor, dataset, chosen), kind, severity, chosen.tolist())
+        logits = predictor.logits(predictor.preprocess.normalise(pixels))
+        right: npt.NDArray[np.bool_] = _select(logits, columns).argmax(axis=1) == dataset.labels[chosen]
+        return right
+
+    edges = np.flatnonzero(np.r_[True, plan.cell[1:] != plan.cell[:-1], True])
+    spans = [
+        slice(int(start) + span.start, int(start) + span.stop)
+        for start, end in itertools.pairwise(edges)
+        for span in batches(int(end - start), predictor.preprocess.image_size)
+    ]
     with events.progress(task, total=len(plan.cell), unit="images") as bar:
-        for start, end in zip(starts, [*starts[1:], len(plan.cell)], strict=True):
-            kind, severity = plan.cells[plan.cell[start]]
-            for span in batches(int(end - start), predictor.preprocess.image_size):
-                at = slice(int(start) + span.start, int(start) + span.stop)
-                chosen = rows[plan.position[at]]
-                pixels = corrupt(read_pixels(predictor, dataset, chosen), kind, severity, chosen.tolist())
-                logits = predictor.logits(predictor.preprocess.normalise(pixels))
-                correct[at] = _select(logits, columns).argmax(axis=1) == dataset.labels[chosen]
-                bar.advance(len(chosen))
-    return correct
+        return np.concatenate(_in_order(judge, spans, workers, bar))
+
+
+def _in_order(work: Callable[[slice], T], spans: list[slice], workers: int, bar: Progress) -> list[T]:
+    """Do the work for every span, a few at the same time, and return the results in the spans' order.
+
+    One inference per processor is faster than several processors per inference, and the images of other
+    batches are read and corrupted meanwhile.
+    """
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify")
+    try:
+        results = []
+        for span, result in zip(spans, pool.map(work, spans), strict=True):
+            results.append(result)
+            bar.advance(span.stop - span.start)
+        return results
+    finally:
+        # Without this an interrupt would wait for every batch that has not begun yet.
+        pool.shutdown(cancel_futures=True)
 
 
 def batches(n: int, image_size: int) -> Iterator[slice]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_package.inference import Predictor
 from tunesmith_trainer.devices import allowed_processors
 from tunesmith_trainer.events import Events
+from tunesmith_trainer.prepare.dataset import TEST, Dataset
 from tunesmith_trainer.verify import latency as timing
 from tunesmith_trainer.verify.bootstrap import (
     FloatArray,
@@ -54,9 +54,7 @@ from tunesmith_trainer.verify.predictions import (
 )
 from tunesmith_trainer.verify.verification import ChampionResult, TestPredictions, Verification
 
-if TYPE_CHECKING:
-    from tunesmith_trainer.prepare.dataset import Dataset
-
+_MOST_THREADS = 8  # as many as a predictor takes unless told otherwise
 _TIMED_IMAGES = 32
 _TIMED_SECONDS = 1.0
 
@@ -111,9 +109,9 @@ def verify_model(
         DatasetInvalid: the test split has no images.
     """
     sample = _read_test_split(dataset, spec)
-    threads = allowed_processors()
-    predictor = Predictor(directory, threads=threads)
-    judged = _judge(predictor, sample, events, task="evaluate", corrupted=True)
+    threads = min(allowed_processors(), _MOST_THREADS)
+    predictor = Predictor(directory, threads=1)
+    judged = _judge(predictor, sample, threads, events, task="evaluate", corrupted=True)
     clean = judged.measured.correct[np.unique(sample.plan.position)]
     corruptions = per_corruption(sample.plan, judged.corrupted, predictor.preprocess.image_size)
     calibration = calibrate_error(
@@ -167,8 +165,6 @@ def model_megabytes(directory: Path) -> float:
 
 
 def _read_test_split(dataset: Dataset, spec: TrainingJobSpec) -> _Sample:
-    from tunesmith_trainer.prepare.dataset import TEST
-
     rows = dataset.rows(TEST)
     if not len(rows):
         raise DatasetInvalid(
@@ -189,7 +185,9 @@ def _read_test_split(dataset: Dataset, spec: TrainingJobSpec) -> _Sample:
     )
 
 
-def _judge(predictor: Predictor, sample: _Sample, events: Events, *, task: str, corrupted: bool) -> _Judged:
+def _judge(
+    predictor: Predictor, sample: _Sample, workers: int, events: Events, *, task: str, corrupted: bool
+) -> _Judged:
     """Predict the test split and, if asked for, its corrupted images, and measure what can be resampled."""
     evaluation = evaluate(
         predictor,
@@ -197,6 +195,7 @@ def _judge(predictor: Predictor, sample: _Sample, events: Events, *, task: str, 
         sample.rows,
         events,
         task=task,
+        workers=workers,
         keep_embeddings=even_rows(len(sample.rows), EMBEDDING_ROWS),
     )
     predictions = Predictions(evaluation.probabilities, sample.labels, sample.slices)
@@ -205,7 +204,13 @@ def _judge(predictor: Predictor, sample: _Sample, events: Events, *, task: str, 
     right = np.empty(0, np.bool_)
     if corrupted:
         right = evaluate_corrupted(
-            predictor, sample.dataset, sample.rows, sample.plan, events, task=f"{task} corrupted"
+            predictor,
+            sample.dataset,
+            sample.rows,
+            sample.plan,
+            events,
+            task=f"{task} corrupted",
+            workers=workers,
         )
         values["corruptionAccuracy"] = corruption_accuracy(sample.plan, right)
         resampled["corruptionAccuracy"] = resample_corruption_accuracy(
@@ -262,8 +267,9 @@ def _measure_champion(
     if champion is None or not wanted:
         return None
     measured = _judge(
-        Predictor(champion.directory, threads=threads),
+        Predictor(champion.directory, threads=1),
         sample,
+        threads,
         events,
         task="evaluate the champion",
         corrupted="corruptionAccuracy" in wanted,
