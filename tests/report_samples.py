@@ -498,6 +498,41 @@ def failed_run() -> ReportData:
 
 
 @cache
+def long_names() -> ReportData:
+    """The failed run again, with names that no line can hold and no space to break them at."""
+    failed, good = failed_run(), good_run()
+    names, path = ("W" * 300, "蒲公英" * 80), "p" * 300
+    counts, results = failed.dataset.classes, failed.quality.per_class
+    return replace(
+        failed,
+        name="a" * 63,
+        verdict="v" * 400,
+        store_uri="s3://" + "b" * 300,
+        model=replace(failed.model, backbone="k" * 200, trial="t" * 90, selection="s" * 300),
+        dataset=replace(
+            good.dataset,
+            uri="s3://" + "b" * 300,
+            classes=tuple(replace(each, name=name) for each, name in zip(counts, names, strict=True)),
+            samples=tuple(replace(each, class_name=names[0]) for each in good.dataset.samples),
+            findings=tuple(replace(each, check="c" * 90, policy="p" * 90) for each in good.dataset.findings),
+        ),
+        quality=replace(
+            failed.quality,
+            per_class=tuple(replace(each, name=name) for each, name in zip(results, names, strict=True)),
+        ),
+        gates=tuple(
+            replace(each, metric="q" * 99, limit="l" * 99, message="m" * 400) for each in failed.gates
+        ),
+        mistakes=tuple(
+            replace(each, given=names[0], predicted=names[1], path=path) for each in good.mistakes
+        ),
+        suspects=tuple(
+            replace(each, given=names[0], suggested=names[1], path=path) for each in good.suspects
+        ),
+    )
+
+
+@cache
 def hundred_classes() -> ReportData:
     """A hundred classes of very different sizes."""
     good = good_run()

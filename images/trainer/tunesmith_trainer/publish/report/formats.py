@@ -15,6 +15,7 @@ WORD_JOINER = "\u2060"
 UNKNOWN = "–"
 LONGEST_TEXT = 600
 """Characters of a stranger's string that are shown; the rest is cut off and said so by an ellipsis."""
+LONGEST_NAME = 80
 
 # Characters that cannot be stored as UTF-8, that XML forbids or that turn the direction of the text around
 # them:
@@ -28,6 +29,11 @@ def printable(text: str, limit: int = LONGEST_TEXT) -> str:
     """Return `text` with at most `limit` characters and without any that cannot or should not be shown."""
     clipped = text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
     return _UNPRINTABLE.sub("�", clipped)
+
+
+def name(text: str) -> str:
+    """The name of a class or a slice, cut where it is absurdly long."""
+    return printable(text, LONGEST_NAME)
 
 
 def clip_middle(text: str, limit: int) -> str:
@@ -128,16 +134,16 @@ def setting(value: Setting | None) -> str:
 _ACRONYMS = {word.lower(): word for word in ("EXIF", "CMYK", "JPEG", "ICC", "F1", "TPE", "EMA", "Gaussian")}
 
 
-def words(name: str) -> str:
+def words(identifier: str) -> str:
     """An identifier as words: learningRate -> learning rate, near-duplicate -> near duplicate."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", identifier)
     spaced = re.sub(r"[-_]+", " ", spaced)
     return " ".join(_ACRONYMS.get(word.lower(), word.lower()) for word in spaced.split())
 
 
-def title(name: str) -> str:
+def title(identifier: str) -> str:
     """The same, beginning with a capital letter."""
-    text = words(name)
+    text = words(identifier)
     return text[:1].upper() + text[1:]
 
 

@@ -305,6 +305,7 @@ def _environment() -> Environment:
         "words": formats.words,
         "title_words": formats.title,
         "breakable": _breakable,
+        "name": formats.name,
         "strategy_label": formats.strategy_label,
         "metric_label": formats.metric_label,
         "metric_value": formats.metric_value,

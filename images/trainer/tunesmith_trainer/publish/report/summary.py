@@ -12,6 +12,7 @@ from tunesmith_trainer.publish.report.formats import (
     count,
     known,
     metric_interval,
+    name,
     percent,
     plural,
     words,
@@ -167,7 +168,7 @@ def _weakest_class(data: ReportData) -> tuple[Remark, ...]:
     if recall >= 1:
         return ()
     right = f"{round(recall * worst.support)} of {count(worst.support)} test photos right"
-    told = f"Weakest class: {worst.name}, {right} ({percent(recall)})."
+    told = f"Weakest class: {name(worst.name)}, {right} ({percent(recall)})."
     return (Remark(told, "per-class"),)
 
 
@@ -178,7 +179,7 @@ def _commonest_confusion(data: ReportData) -> tuple[Remark, ...]:
         return ()
     first = pairs[0]
     times = f"{first.images} of {first.total} times"
-    told = f"Commonest mistake: {first.given} taken for {first.predicted}, {times}."
+    told = f"Commonest mistake: {name(first.given)} taken for {name(first.predicted)}, {times}."
     return (Remark(told, "confusion"),)
 
 
@@ -193,7 +194,7 @@ def _weakest_slice(data: ReportData) -> tuple[Remark, ...]:
     if overall.value - accuracy < 0.02:
         return ()
     photos = plural(worst.images, "photo")
-    told = f"Weakest slice: {worst.column} = {worst.value}, {percent(accuracy)} of {photos}."
+    told = f"Weakest slice: {name(worst.column)} = {name(worst.value)}, {percent(accuracy)} of {photos}."
     return (Remark(told, "slices"),)
 
 

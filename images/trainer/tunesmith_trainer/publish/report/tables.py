@@ -24,6 +24,7 @@ from tunesmith_trainer.publish.report.formats import (
     metric_interval,
     metric_label,
     metric_value,
+    name,
     number,
     percent,
     seconds,
@@ -174,7 +175,7 @@ def class_table(quality: QualityFacts, most: int) -> Table:
     rows = tuple(
         Row(
             (
-                Cell(each.name, each.name),
+                Cell(name(each.name), each.name),
                 count_cell(each.support),
                 percent_cell(each.recall, bar=True),
                 *([_interval_cell(each.recall_low, each.recall_high)] if intervals else []),
@@ -199,8 +200,8 @@ def slice_table(quality: QualityFacts, most: int) -> Table:
     rows = tuple(
         Row(
             (
-                Cell(each.column, each.column),
-                Cell(each.value, each.value, "" if each.judged else "too few photos to judge"),
+                Cell(name(each.column), each.column),
+                Cell(name(each.value), each.value, "" if each.judged else "too few photos to judge"),
                 count_cell(each.images),
                 percent_cell(each.accuracy, bar=True),
                 _interval_cell(each.low, each.high),
