@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from tunesmith_trainer.search.features import FeatureMatrix
-from tunesmith_trainer.search.heads import HeadConfig, HeadTask, measure_scaling, train_heads
+from tunesmith_trainer.search.heads import HeadConfig, HeadTask, TrainedHead, measure_scaling, train_heads
 from tunesmith_trainer.search.selection import judge, stratified_folds
 
-SILENT = {"device": "cpu", "on_epoch": lambda heads: None}
+
+def train(task: HeadTask, configs: list[HeadConfig]) -> list[TrainedHead]:
+    return train_heads(task, configs, device="cpu", on_epoch=lambda heads: None)
 
 
 def make_task(
@@ -68,9 +70,9 @@ def test_scaling_matches_numpy(tmp_path: Path) -> None:
 def test_heads_trained_together_equal_heads_trained_alone(tmp_path: Path) -> None:
     task = make_task(tmp_path)
     configs = [HeadConfig(1e-2, 0.1, 6), HeadConfig(3e-3, 1.0, 12, 0.1), HeadConfig(3e-2, 0.0, 4)]
-    together = train_heads(task, configs, **SILENT)
+    together = train(task, configs)
     for config, one in zip(configs, together, strict=True):
-        alone = train_heads(task, [config], **SILENT)[0]
+        alone = train(task, [config])[0]
         np.testing.assert_allclose(one.head.weight, alone.head.weight, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(one.held_out_logits, alone.held_out_logits, rtol=1e-3, atol=1e-3)
 
@@ -80,7 +82,7 @@ def test_held_out_logits_never_come_from_a_model_that_saw_the_row(tmp_path: Path
     random_labels = np.random.default_rng(5).integers(0, 2, 60)
     folds = stratified_folds(random_labels, np.arange(60), 3, 0)
     noise = HeadTask(task.features, task.rows, random_labels, task.weights, folds, 2)
-    trained = train_heads(noise, [HeadConfig(3e-2, 0.0, 40)], **SILENT)[0]
+    trained = train(noise, [HeadConfig(3e-2, 0.0, 40)])[0]
     fitted = judge(trained.head.logits(task.features.read(task.rows)), random_labels).accuracy
     held_out = judge(trained.held_out_logits, random_labels).accuracy
     assert fitted > 0.95, "200 dimensions can fit 60 random labels"
@@ -89,12 +91,12 @@ def test_held_out_logits_never_come_from_a_model_that_saw_the_row(tmp_path: Path
 
 def test_head_reaches_the_likelihood_of_scikit_learns_logistic_regression(tmp_path: Path) -> None:
     task = make_task(tmp_path, count=600)
-    train, test = np.arange(400), np.arange(400, 600)
-    part = HeadTask(task.features, train, task.labels[train], task.weights[train], np.full(400, -1), 3)
-    head = train_heads(part, [HeadConfig(1e-2, 0.1, 30)], **SILENT)[0].head
+    fit, test = np.arange(400), np.arange(400, 600)
+    part = HeadTask(task.features, fit, task.labels[fit], task.weights[fit], np.full(400, -1), 3)
+    head = train(part, [HeadConfig(1e-2, 0.1, 30)])[0].head
     scaling = measure_scaling(part)
     features = (task.features.read(task.rows) - scaling.mean) / scaling.std
-    reference = LogisticRegression(C=0.1, max_iter=500).fit(features[train], task.labels[train])
+    reference = LogisticRegression(C=0.1, max_iter=500).fit(features[fit], task.labels[fit])
     own = judge(head.logits(task.features.read(test)), task.labels[test])
     other = judge(reference.decision_function(features[test]).astype(np.float32), task.labels[test])
     assert own.loss < other.loss + 0.05
@@ -109,7 +111,7 @@ def test_rows_of_weight_zero_do_not_change_the_head(tmp_path: Path) -> None:
     wrong[:40] = (wrong[:40] + 1) % 3
     first = HeadTask(task.features, task.rows, task.labels, weights, task.folds, 3)
     second = HeadTask(task.features, task.rows, wrong, weights, task.folds, 3)
-    heads = [train_heads(one, [HeadConfig(epochs=5)], **SILENT)[0].head.weight for one in (first, second)]
+    heads = [train(one, [HeadConfig(epochs=5)])[0].head.weight for one in (first, second)]
     np.testing.assert_array_equal(heads[0], heads[1])
 
 
@@ -118,8 +120,8 @@ def test_heads_beyond_the_memory_bound_train_in_several_passes(
 ) -> None:
     task = make_task(tmp_path)
     configs = [HeadConfig(1e-2, 0.1, 3)] * 5
-    whole = train_heads(task, configs, **SILENT)
+    whole = train(task, configs)
     monkeypatch.setattr("tunesmith_trainer.search.heads.MAX_PARAMETERS", 2 * 4 * 24 * 3)
-    pieces = train_heads(task, configs, **SILENT)
+    pieces = train(task, configs)
     assert len(pieces) == 5
     np.testing.assert_allclose(whole[4].head.weight, pieces[4].head.weight, rtol=1e-3, atol=1e-5)

@@ -41,7 +41,7 @@ def test_flipped_labels_are_found_and_right_ones_left_alone(tmp_path: Path, shar
     rounds: list[None] = []
     suspects = find_suspects(
         task,
-        HeadConfig(3e-3, 1.0, 10),
+        HeadConfig(1e-2, 0.01, 20),
         np.arange(500) + 1000,
         device="cpu",
         on_round=lambda: rounds.append(None),

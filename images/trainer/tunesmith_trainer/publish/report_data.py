@@ -16,7 +16,8 @@ from PIL import Image
 
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import to_yaml
-from tunesmith_package.inference import Predictor, overlay_png
+from tunesmith_package.activation import overlay_png
+from tunesmith_package.inference import Predictor
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION, Dataset
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
@@ -306,7 +307,7 @@ def _mistakes(run: Run) -> tuple[Mistake, ...]:
 def _suspects(run: Run) -> tuple[SuspectLabel, ...]:
     dataset = run.dataset
     shown = run.suspects[:MOST_SUSPECTS]
-    pixels = dataset.pixels.read(np.array([one.row for one in shown], np.int64)) if shown else []
+    pixels = dataset.pixels.read(np.array([one.row for one in shown], np.int64))
     return tuple(
         SuspectLabel(
             path_of(dataset, one.row),

@@ -204,7 +204,7 @@ def _new_network(name: str, image_size: int) -> nn.Module:
     if name.startswith("maxvit"):
         options = {"input_size": (image_size, image_size)}
     try:
-        return torchvision.models.get_model(name, weights=None, **options)
+        return cast(nn.Module, torchvision.models.get_model(name, weights=None, **options))
     except ValueError as error:
         raise WeightsMissing(
             f"{name} cannot be built for images of {image_size} pixels: {error}.",
@@ -312,10 +312,10 @@ def load_backbone(
 def _normalisation(
     name: str, weights: str | None
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    if weights in (None, "Random"):
+    if weights is None or weights == "Random":
         return IMAGENET_MEAN, IMAGENET_STD
-    preset = _weights_entry(name, cast(str, weights)).transforms()
-    return tuple(preset.mean), tuple(preset.std)  # type: ignore[return-value]
+    preset = _weights_entry(name, weights).transforms()
+    return tuple(preset.mean), tuple(preset.std)
 
 
 def _weights_entry(name: str, weights: str) -> Any:

@@ -68,8 +68,8 @@ def set_head(model: ImageClassifier, head: Head, temperature: float = 1.0) -> No
 def scale_head(model: ImageClassifier, temperature: float) -> None:
     """Divide a classifier's logits by a temperature, in its head."""
     with torch.no_grad():
-        model.head.weight /= temperature
-        model.head.bias /= temperature
+        model.head.weight.div_(temperature)
+        model.head.bias.div_(temperature)
 
 
 def store_candidate(candidate: Candidate, store: Store, key: str) -> None:

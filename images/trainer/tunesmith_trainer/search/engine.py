@@ -153,7 +153,7 @@ class _Search(Searcher):
         self.source = source
         self.ids: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         config = self.source.next()
         if config is None:
             return Searcher.FINISHED
@@ -176,7 +176,7 @@ class _Scheduler(FIFOScheduler):
     """Asks the source after each step whether the trial goes on."""
 
     def __init__(self, adapter: _Search) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.adapter = adapter
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ class FeatureMatrix:
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             for start, stop in _runs(rows):
-                view = memoryview(out[start:stop]).cast("B")
+                view = memoryview(out[start:stop].view(np.uint8)).cast("B")
                 if os.preadv(descriptor, [view], int(rows[start]) * width) != len(view):
                     raise OSError(f"{self.path} ends before row {int(rows[stop - 1])}")
         finally:

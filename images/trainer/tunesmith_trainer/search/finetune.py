@@ -151,13 +151,13 @@ class FineTuner:
                 "Lower the learning rate, or its upper bound in spec.search.parameters.",
             )
         logits = self.validation_logits(1.0)
-        labels = self.validation.labels
+        truth = self.validation.labels
         loss = (
-            float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
-            if len(labels)
+            float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)))
+            if len(truth)
             else math.nan
         )
-        accuracy = float((logits.argmax(1) == labels).mean()) if len(labels) else math.nan
+        accuracy = float((logits.argmax(1) == truth).mean()) if len(truth) else math.nan
         self.epoch += 1
         return EpochResult(
             self.epoch, mean_loss, loss, accuracy, self._rate(self.epoch * self.steps_per_epoch - 1)
@@ -210,7 +210,7 @@ class FineTuner:
             )
             each = share * each + (1 - share) * other
         loss = (each * weights).sum() / weights.sum().clamp_min(1e-12)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.scaler.step(self.optimizer)

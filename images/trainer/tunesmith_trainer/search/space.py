@@ -131,7 +131,7 @@ def as_setting(word: str) -> Setting:
 
 def grid(spec: TrainingJobSpec, strategy: str, backbones: list[str]) -> list[dict[str, object]]:
     """All combinations, each once, in the form that a sampler is told to repeat."""
-    axes = [("backbone", [*backbones])] if len(backbones) > 1 else []
+    axes: list[tuple[str, list[object]]] = [("backbone", [*backbones])] if len(backbones) > 1 else []
     axes += [(one.name, list(_points(one.search_space.kind))) for one in parameters_of(spec, strategy)]
     combinations: dict[str, dict[str, object]] = {}
     for values in itertools.product(*(points for _, points in axes)):

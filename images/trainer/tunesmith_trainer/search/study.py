@@ -45,7 +45,9 @@ class Proposer:
         self._grid = (
             space.grid(spec, strategy, self._backbones) if spec.search.algorithm.name == "Grid" else None
         )
-        self._distributions = {one.name: _distribution(one) for one in space.parameters_of(spec, strategy)}
+        self._distributions: dict[str, BaseDistribution] = {
+            one.name: _distribution(one) for one in space.parameters_of(spec, strategy)
+        }
         if len(self._backbones) > 1:
             self._distributions["backbone"] = CategoricalDistribution(self._backbones)
         self._earlier = [one for one in map(self._observe, earlier) if one is not None]
@@ -89,7 +91,7 @@ class Proposer:
         """A finished trial as Optuna knows it, or None when it has no score or is outside of this space."""
         if trial.strategy != self._strategy or trial.score is None or trial.state == "Failed":
             return None
-        values = {"backbone": trial.backbone, **trial.parameters}
+        values: dict[str, Setting] = {"backbone": trial.backbone, **trial.parameters}
         known = {name: one for name, one in self._distributions.items() if name in values}
         params = {
             name: _to_choice(values[name], one) if isinstance(one, CategoricalDistribution) else values[name]
@@ -107,7 +109,7 @@ def _to_choice(value: Setting, distribution: CategoricalDistribution) -> Setting
     """The choice, as the spec spells it, that was read as this value."""
     for choice in distribution.choices:
         if choice == value or (isinstance(choice, str) and space.as_setting(choice) == value):
-            return choice  # type: ignore[return-value]
+            return choice
     return value
 
 
