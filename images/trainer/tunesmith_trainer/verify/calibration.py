@@ -60,7 +60,7 @@ def fit_temperature(
     true = z[rows, y]
     buffer = z.copy()
     buffer[rows, y] = -np.inf
-    doubt = 1.0 / (len(y) + 2)
+    doubt = 1.0 / ((w > 0).sum() + 2)
     target = (1 - doubt) * true + doubt * buffer.max(axis=1)
 
     def smoothed_nll(log_temperature: float) -> float:
