@@ -142,6 +142,19 @@ def test_page_of_a_failed_run_says_at_the_top_which_gate_failed_and_by_how_much(
     assert "20.6 points below the gate" in words[: words.index("Worth knowing")]
 
 
+def test_page_says_once_what_both_the_verdict_and_the_gate_say() -> None:
+    data = failed_run()
+    words = Page(render_report(replace(data, verdict=data.gates[0].message))).words()
+    assert words[: words.index("Worth knowing")].count("20.6 points below the gate") == 1
+
+
+def test_page_counts_mistakes_and_suspects_that_it_does_not_show() -> None:
+    words = Page(render_report(replace(good_run(), suspects_found=61))).words()
+    assert "61 labels are probably wrong" in words
+    assert "56 further suspects are not shown." in words
+    assert "4 further mistakes are not shown." in words  # 10 in the confusion matrix, 6 with pictures
+
+
 def test_page_of_an_unverified_model_has_no_way_to_serve_it() -> None:
     words = Page(render_report(failed_run())).words()
     assert "Nothing will serve this model." in words

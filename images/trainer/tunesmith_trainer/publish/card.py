@@ -110,11 +110,8 @@ def _front_matter(data: ReportData) -> str:
 
 def _verdict(data: ReportData) -> str:
     state = "Verified." if data.verified else "**Not verified: nothing will serve this model.**"
-    failed = (
-        ""
-        if data.verified
-        else "".join(f"\n- {_safe(gate.message)}" for gate in data.gates if not gate.passed)
-    )
+    gates = () if data.verified else data.unexplained_gates
+    failed = "".join(f"\n- {_safe(gate.message)}" for gate in gates)
     return f"{state} {_safe(data.verdict)}{failed and chr(10) + failed}\n\n{_safe(summary.lede(data))}"
 
 
@@ -194,7 +191,7 @@ def _training_data(data: ReportData) -> str:
         f"- Source: {_code(dataset.uri)}, {_code(dataset.digest)}",
         f"- {formats.plural(dataset.images, 'image')} ({splits}); {formats.count(dataset.skipped)} left out",
         f"- Classes: {names}{f' and {more} more' if more > 0 else ''}",
-        f"- Labels suspected to be wrong: {formats.count(len(data.suspects))}",
+        f"- Labels suspected to be wrong: {formats.count(data.suspect_count)}",
         *found,
     ]
     return "\n".join(lines)

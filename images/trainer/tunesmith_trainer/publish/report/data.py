@@ -423,6 +423,8 @@ class ReportData:
         store_uri: Where the package is published to, without its digest: "{store}/models/{name}". The report
         is
             one of the files that the package's digest covers, so it cannot name that digest.
+        suspects: The most certain of the suspected labels.
+        suspects_found: How many labels are suspected in all, where that is more than `suspects` holds.
         namespace: The TrainingJob's namespace.
         absent: (section, sentence): why a section has no data, where the caller knows better than the
         default.
@@ -442,8 +444,19 @@ class ReportData:
     gates: tuple[GateResult, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
     suspects: tuple[SuspectLabel, ...] = ()
+    suspects_found: int = 0
     namespace: str = "default"
     absent: tuple[tuple[Section, str], ...] = field(default=())
+
+    @property
+    def suspect_count(self) -> int:
+        """How many labels are suspected to be wrong."""
+        return max(self.suspects_found, len(self.suspects))
+
+    @property
+    def unexplained_gates(self) -> tuple[GateResult, ...]:
+        """Failed gates whose sentence is not part of the verdict already."""
+        return tuple(gate for gate in self.gates if not gate.passed and gate.message not in self.verdict)
 
     def __post_init__(self) -> None:
         """Refuse a confusion matrix that does not fit the classes.

@@ -126,7 +126,6 @@ def _summary(data: ReportData) -> dict[str, Any]:
     return {
         "lede": summary.lede(data),
         "remarks": summary.worth_knowing(data),
-        "failed_gates": [gate for gate in data.gates if not gate.passed],
         "gates_of": gates_of,
         "bounds": {gate.metric: gate.bound for gate in reversed(data.gates) if gate.bound is not None},
     }
@@ -195,12 +194,12 @@ def _photos(data: ReportData) -> dict[str, Any]:
     mistakes, suspects = data.mistakes[: pictures.MOST_MISTAKES], data.suspects[: pictures.MOST_SUSPECTS]
     return {
         "mistakes": mistakes,
-        "mistakes_left_out": len(data.mistakes) - len(mistakes),
+        "mistakes_left_out": max(summary.mistake_count(data) - len(mistakes), 0),
         "methods": sorted(
             {names.get(mistake.method, mistake.method) for mistake in mistakes if mistake.method}
         ),
         "suspects": suspects,
-        "suspects_left_out": len(data.suspects) - len(suspects),
+        "suspects_left_out": data.suspect_count - len(suspects),
     }
 
 

@@ -112,6 +112,13 @@ def most_confused(confusion: Sequence[Sequence[int]], keep: int) -> tuple[int, .
     return tuple(sorted(sorted(classes, key=lambda index: -mistakes[index])[:keep]))
 
 
+def mistake_count(data: ReportData) -> int:
+    """How many test images the model got wrong, as far as the facts say."""
+    matrix = data.quality.confusion
+    right = sum(row[index] for index, row in enumerate(matrix))
+    return max(sum(map(sum, matrix)) - right, len(data.mistakes))
+
+
 def lede(data: ReportData) -> str:
     """The result in one plain sentence."""
     kinds = plural(len(data.dataset.classes), "class", "classes")
@@ -212,10 +219,11 @@ def _costliest_corruption(data: ReportData) -> tuple[Remark, ...]:
 
 
 def _suspected_labels(data: ReportData) -> tuple[Remark, ...]:
-    if not data.suspects:
+    suspected = data.suspect_count
+    if not suspected:
         return ()
-    verb = "label is" if len(data.suspects) == 1 else "labels are"
-    return (Remark(f"{count(len(data.suspects))} {verb} probably wrong in the dataset.", "suspects"),)
+    verb = "label is" if suspected == 1 else "labels are"
+    return (Remark(f"{count(suspected)} {verb} probably wrong in the dataset.", "suspects"),)
 
 
 def _findings(data: ReportData) -> tuple[Remark, ...]:
