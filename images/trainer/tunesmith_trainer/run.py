@@ -33,7 +33,8 @@ from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.prepare.prepare import prepare_dataset
-from tunesmith_trainer.prepare.sources import Listing, list_source
+from tunesmith_trainer.prepare.source import Listing
+from tunesmith_trainer.prepare.sources import list_source
 from tunesmith_trainer.publish.card import render_card
 from tunesmith_trainer.publish.export import export_model
 from tunesmith_trainer.publish.reference import write_golden, write_reference
@@ -131,7 +132,7 @@ class JobRun:
         self.board.condition(
             TrainingJobCondition.ADMITTED, "True", Reason.RUNNING, f"Running on {platform.node()}."
         )
-        listing = list_source(self.spec.dataset)
+        listing = list_source(self.spec, on_wait=self.events.note)
         key = run_key(self.job, listing)
         prefix = f"jobs/{self.job.name}/{key}/"
         owner = f"process {os.getpid()} on {platform.node()}"
@@ -167,9 +168,7 @@ class JobRun:
     def _prepare(self, listing: Listing) -> Dataset:
         self.board.enter("Preparing")
         with self.events.stage("prepare"):
-            dataset = prepare_dataset(
-                self.spec.dataset, self.spec.transfer, listing, self.workspace, self.events
-            )
+            dataset = prepare_dataset(self.spec, self.workspace, self.events, listing=listing)
         self.board.update(dataset=DatasetStatus.model_validate(dataset.status()))
         self.board.condition(
             TrainingJobCondition.DATA_READY,

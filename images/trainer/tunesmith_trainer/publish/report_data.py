@@ -37,6 +37,7 @@ from tunesmith_trainer.publish.report.data import (
     ReproductionFacts,
     Sample,
     SearchFacts,
+    Section,
     SliceResult,
     SuspectLabel,
     TrialRow,
@@ -106,11 +107,21 @@ def report_data(run: Run) -> ReportData:
         quality=_quality(verification, run.facts.temperature),
         reproduction=_reproduction(run),
         gates=tuple(
-            GateResult(gate.metric, gate.limit, gate.value, gate.passed, gate.message)
-            for gate in verification.gates
+            GateResult(
+                gate.metric,
+                gate.limit,
+                gate.value,
+                gate.passed,
+                gate.message,
+                bound=given.maximum if given.minimum is None else given.minimum,
+                advice=gate.advice,
+            )
+            for gate, given in zip(verification.gates, run.job.spec.verification.gates, strict=True)
         ),
         mistakes=_mistakes(run),
         suspects=_suspects(run),
+        suspects_found=len(run.suspects),
+        absent=_absent(run),
     )
 
 
@@ -124,15 +135,21 @@ def verdict(verification: Verification) -> str:
     failed = [gate.message for gate in verification.gates if not gate.passed]
     if failed:
         return " ".join(failed)
-    accuracy = verification.metrics["accuracy"]
-    measured = (
-        f"{accuracy.value:.1%} of {verification.images} test images are right "
-        f"({accuracy.low:.1%} to {accuracy.high:.1%} with 95 % confidence)."
-    )
     gates = len(verification.gates)
     if not gates:
-        return f"No gates were set, so nothing could be missed. {measured}"
-    return f"{'The gate was' if gates == 1 else f'All {gates} gates were'} passed. {measured}"
+        return "No gates were set, so nothing could be missed."
+    return "The gate was passed." if gates == 1 else f"All {gates} gates were passed."
+
+
+def _absent(run: Run) -> tuple[tuple[Section, str], ...]:
+    """Why some sections have no data, where the spec says so."""
+    dataset = run.job.spec.dataset
+    absent: list[tuple[Section, str]] = []
+    if dataset.checks.label_noise == "Ignore":
+        absent.append(("suspects", "dataset.checks.labelNoise is Ignore, so nobody looked for wrong labels."))
+    if not dataset.slice_columns:
+        absent.append(("slices", "dataset.sliceColumns names no columns to slice the test images by."))
+    return tuple(absent)
 
 
 def picture(pixels: Uint8Array, side: int = _PICTURE_SIDE) -> bytes:
@@ -253,7 +270,15 @@ def _quality(verification: Verification, temperature: float) -> QualityFacts:
             Estimate(name, one.value, one.low, one.high) for name, one in verification.metrics.items()
         ),
         per_class=tuple(
-            ClassResult(one.name, one.support, one.precision, one.recall, one.f1)
+            ClassResult(
+                one.name,
+                one.support,
+                one.precision,
+                one.recall,
+                one.f1,
+                recall_low=one.recall_low,
+                recall_high=one.recall_high,
+            )
             for one in verification.per_class
         ),
         confusion=verification.confusion,
@@ -261,9 +286,12 @@ def _quality(verification: Verification, temperature: float) -> QualityFacts:
             ReliabilityBin(one.lower, one.upper, one.count, one.confidence, one.accuracy)
             for one in verification.calibration.bins
         ),
+        calibration_floor=verification.calibration.expected_if_calibrated,
         temperature=temperature,
         slices=tuple(
-            SliceResult(one.column, one.value, one.support, one.accuracy, one.low, one.high)
+            SliceResult(
+                one.column, one.value, one.support, one.accuracy, one.low, one.high, judged=one.judged
+            )
             for one in verification.slices
         ),
         corruptions=tuple(

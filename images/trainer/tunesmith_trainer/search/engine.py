@@ -6,9 +6,8 @@ only connects them: a ``Source`` hands out configurations and takes results, and
 
 from __future__ import annotations
 
+import json
 import logging
-import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,18 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-# Ray reads these when it is imported. Nothing here may leave the machine or fill the terminal, and whoever
-# else is on this machine cannot speak to this Ray without its token.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DISABLE_DOCKER_CPU_WARNING", "1")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import ray
 from ray import tune
@@ -56,12 +43,20 @@ class Source(Protocol):
         ...
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
-        """Take the result of one step; False ends the trial."""
+        """Take the news of one step, with ``done`` for the last; False ends the trial."""
         ...
 
     def ended(self, trial_id: str, *, failed: bool) -> None:
         """Take note that a trial is over; ``failed`` when its process died (other errors are results)."""
         ...
+
+
+def report(score: float, news: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
+    """What a trainable's ``step`` returns: a score, and news for ``Source.result``.
+
+    The news travel as text, because Ray flattens nested results in some of its calls and not in others.
+    """
+    return {"score": score, "news": json.dumps(news), "done": done}
 
 
 def trial_share(device: Device, parallel: int, gpus_per_trial: float | None) -> Share:
@@ -145,7 +140,14 @@ def run(
         ).fit()
 
 
-class _Search(Searcher):
+class _Unsaved:
+    """Leaves nothing in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores from them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Search(_Unsaved, Searcher):
     """Hands the source's configurations to Ray Tune and maps its trial names to ours."""
 
     def __init__(self, source: Source) -> None:
@@ -165,6 +167,13 @@ class _Search(Searcher):
     ) -> None:
         self.source.ended(self.ids.pop(trial_id), failed=error)
 
+    def tell(self, trial: Any, result: Mapping[str, Any]) -> bool:
+        """Pass a trial's result on; False ends the trial."""
+        name = self.ids.get(trial.trial_id)
+        if name is None or "news" not in result:
+            return True
+        return self.source.result(name, {**json.loads(result["news"]), "done": result["done"]})
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it all."""
 
@@ -172,7 +181,7 @@ class _Search(Searcher):
         """Nothing to restore."""
 
 
-class _Scheduler(FIFOScheduler):
+class _Scheduler(_Unsaved, FIFOScheduler):
     """Asks the source after each step whether the trial goes on."""
 
     def __init__(self, adapter: _Search) -> None:
@@ -180,16 +189,15 @@ class _Scheduler(FIFOScheduler):
         self.adapter = adapter
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        go_on = self.adapter.source.result(self.adapter.ids[trial.trial_id], result)
+        go_on = self.adapter.tell(trial, result)
         return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         # Ray gives the last result, whose `done` the trainable set, only here.
-        if trial.trial_id in self.adapter.ids:
-            self.adapter.source.result(self.adapter.ids[trial.trial_id], result)
+        self.adapter.tell(trial, result)
 
 
-class _Population(PopulationBasedTraining):
+class _Population(_Unsaved, PopulationBasedTraining):
     """Ray's population based training, with each result told to the source first."""
 
     def __init__(self, adapter: _Search, mutations: Mapping[str, Any]) -> None:
@@ -203,11 +211,10 @@ class _Population(PopulationBasedTraining):
         self.adapter = adapter
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if not self.adapter.source.result(self.adapter.ids[trial.trial_id], result):
+        if not self.adapter.tell(trial, result):
             return str(TrialScheduler.STOP)
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if trial.trial_id in self.adapter.ids:
-            self.adapter.source.result(self.adapter.ids[trial.trial_id], result)
+        self.adapter.tell(trial, result)
         super().on_trial_complete(tune_controller, trial, result)

@@ -54,7 +54,7 @@ class FeatureMatrix:
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             for start, stop in _runs(rows):
-                view = memoryview(out[start:stop].view(np.uint8)).cast("B")
+                view = out[start:stop].data.cast("B")
                 if os.preadv(descriptor, [view], int(rows[start]) * width) != len(view):
                     raise OSError(f"{self.path} ends before row {int(rows[stop - 1])}")
         finally:
@@ -207,15 +207,22 @@ def embedder(backbone: Backbone, image_size: int, device: Device) -> Callable[[F
     return embed
 
 
-def _onnx_embedder(backbone: Backbone, image_size: int, threads: int) -> Callable[[FloatArray], FloatArray]:
-    class Embedding(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return backbone.embed(images)
+class _Embedding(torch.nn.Module):
+    """A backbone with its embedding as the only output."""
 
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone.embed(images)
+
+
+def _onnx_embedder(backbone: Backbone, image_size: int, threads: int) -> Callable[[FloatArray], FloatArray]:
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
         graph = Path(folder) / "backbone.onnx"
         example = torch.zeros(2, 3, image_size, image_size)
-        export_graph(Embedding().eval(), example, graph, ["embedding"])
+        export_graph(_Embedding(backbone).eval(), example, graph, ["embedding"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

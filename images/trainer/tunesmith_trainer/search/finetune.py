@@ -44,7 +44,7 @@ class FineTuneConfig:
     """Hyper-parameters of one fine-tuning; rates are those at their peak."""
 
     learning_rate: float = 1e-3
-    backbone_learning_rate_factor: float = 0.3
+    backbone_learning_rate_factor: float = 0.1
     weight_decay: float = 0.05
     epochs: int = 12
     batch_size: int = 32

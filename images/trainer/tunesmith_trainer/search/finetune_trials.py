@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from tunesmith_package.store import Store
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
+from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.finetune import FineTuneConfig, FineTuner, Images
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
@@ -166,13 +167,12 @@ class FineTuneTrainable(tune.Trainable):
             self.save_to(path)
         except (TunesmithError, RuntimeError, MemoryError, OSError) as error:
             return _failure(error)
-        return {
-            "score": result.validation_loss,
+        news = {
             "point": asdict(result),
             "checkpoint": str(path),
             "seconds": time.monotonic() - started,
-            "done": result.epoch >= self.tuner.config.epochs,
         }
+        return report(result.validation_loss, news, done=result.epoch >= self.tuner.config.epochs)
 
     def save_to(self, path: Path) -> None:
         """Write a checkpoint under a name that only a whole file has."""
@@ -198,7 +198,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
         reason = Reason.OUT_OF_MEMORY if memory else Reason.INTERNAL_ERROR
     if isinstance(error, OSError):
         reason = Reason.DISK_FULL
-    return {"score": float("inf"), "failed": reason.value, "message": str(error)[:1_000], "done": True}
+    return report(float("inf"), {"failed": reason.value, "message": str(error)[:1_000]}, done=True)
 
 
 @dataclass
@@ -218,7 +218,7 @@ class FineTuneSource:
         backbone: of the first trial.
         ids: names of the trials to run.
         transfer: spec.transfer, for what is not searched.
-        prescribed: parameters of the first trial.
+        prescribed: parameters of the first trials; the others are proposed.
         over: asked before each trial; True ends the search.
         on_trial: told each change of a trial.
         folder: for checkpoints on this machine.
@@ -236,7 +236,7 @@ class FineTuneSource:
     backbone: str
     ids: tuple[str, ...]
     transfer: TransferSpec
-    prescribed: Mapping[str, Setting]
+    prescribed: Sequence[Mapping[str, Setting]]
     over: Callable[[], bool]
     on_trial: Callable[[Trial], None]
     folder: Path
@@ -276,8 +276,11 @@ class FineTuneSource:
     def _new_trial(self, name: str) -> Trial | None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         position = self.ids.index(name)
-        backbone, values = self.backbone, dict(self.prescribed)
-        if position and self.proposer is not None:
+        if position < len(self.prescribed):
+            backbone, values = self.backbone, dict(self.prescribed[position])
+        else:
+            if self.proposer is None:
+                return None
             history = [row for row in self.ledger.trials if row.id in self.ids and row.finished]
             proposed = self.proposer.propose(history, position, 1)
             if not proposed:

@@ -17,6 +17,7 @@ from ray import tune
 from sklearn.metrics import f1_score, recall_score
 
 from tunesmith_api.reasons import Reason
+from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.features import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
 from tunesmith_trainer.search.label_noise import softmax
@@ -144,7 +145,7 @@ class HeadBatchTrainable(tune.Trainable):
                 metrics = held_out_metrics(head.held_out_logits[judged], task.labels[judged])
                 outcomes[one["id"]] = {**metrics, "seconds": share}
         best = min(one["negativeLogLikelihood"] for one in outcomes.values())
-        return {"score": best, "outcomes": outcomes, "done": True}
+        return report(best, {"outcomes": outcomes}, done=True)
 
 
 @dataclass
@@ -214,7 +215,8 @@ class HeadSource:
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Record the heads of a batch."""
-        for row in self._batch:
+        batch, self._batch = self._batch, []
+        for row in batch:
             outcome = dict(metrics["outcomes"][row.id])
             seconds = outcome.pop("seconds")
             epochs = head_config(row.parameters).epochs
@@ -238,7 +240,6 @@ class HeadSource:
                     duration_seconds=round(seconds, 4),
                 )
             )
-        self._batch = []
         return True
 
     def ended(self, trial_id: str, *, failed: bool) -> None:

@@ -48,7 +48,7 @@ from tunesmith_trainer.search.finetune_trials import (
 from tunesmith_trainer.search.head_trials import HeadBatchTrainable, HeadSource, head_config, save_task
 from tunesmith_trainer.search.heads import HeadTask, TrainedHead, train_heads
 from tunesmith_trainer.search.label_noise import ROUNDS, Suspect, find_suspects
-from tunesmith_trainer.search.ledger import Ledger, Trial, trial_to_json
+from tunesmith_trainer.search.ledger import Ledger, Setting, Trial, trial_to_json
 from tunesmith_trainer.search.selection import (
     SHARES,
     Choice,
@@ -65,6 +65,11 @@ from tunesmith_trainer.verify.calibration import fit_temperature
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
+FIRST_FINE_TUNINGS: tuple[Mapping[str, Setting], ...] = (
+    {"learningRate": 1e-3, "backboneLearningRateFactor": 0.1},
+    {"learningRate": 1e-3, "backboneLearningRateFactor": 0.3},
+)
+"""Where the search begins: a careful setting for small sets, and a bolder one that larger sets repay."""
 FINE_TUNE_FOLDS = 3
 """On small sets one in three images is held out from the fine-tunings that are compared."""
 
@@ -421,7 +426,7 @@ class _Search:
             backbone=self.best_head().backbone,
             ids=ids,
             transfer=self.spec.transfer,
-            prescribed={},
+            prescribed=() if self.spec.search.parameters else FIRST_FINE_TUNINGS,
             over=(lambda: False) if refit else self.over,
             on_trial=self.tell,
             folder=self.context.scratch,
@@ -493,7 +498,7 @@ class _Search:
         everything = np.arange(len(self.rows))
         task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
         source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
-        source.backbone, source.prescribed = row.backbone, row.parameters
+        source.backbone, source.prescribed = row.backbone, (row.parameters,)
         done = self.ledger.get(REFIT)
         if done is None or not done.finished:
             gpus = self.spec.compute.gpus_per_trial

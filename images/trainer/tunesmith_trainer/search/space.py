@@ -43,7 +43,7 @@ DEFAULT_PARAMETERS: Mapping[str, tuple[Parameter, ...]] = {
     ),
     "FineTune": (
         Parameter(name="learningRate", search_space=_log_uniform("3e-4", "2e-3")),
-        Parameter(name="backboneLearningRateFactor", search_space=_log_uniform("0.1", "1")),
+        Parameter(name="backboneLearningRateFactor", search_space=_log_uniform("0.03", "0.5")),
     ),
 }
 """What is searched when the spec lists no parameters. Heads are trained with AdamW on standardised features,
