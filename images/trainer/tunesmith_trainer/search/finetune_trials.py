@@ -62,7 +62,7 @@ class FineTuneTask:
         num_classes: K.
         preprocess: of the backbone.
         weights: safetensors file of an ``ImageClassifier`` whose head is the linear probe.
-        images: npz file of rows (as the pixel file counts them), labels and weights of both parts.
+        images: npz file of rows, labels and weights of both parts.
         pixels: the pixel file.
         resample: draw images by their weights instead of weighing the loss.
     """

@@ -392,8 +392,7 @@ class _Search:
         save_classifier(model, folder / "probe.safetensors")
         arrays: dict[str, npt.NDArray[np.generic]] = {}
         for part, positions in (("train", train), ("held_out", held_out)):
-            rows, order = self.rows[positions], self.dataset.pixels.order
-            arrays[f"{part}_rows"] = rows if order is None else order[rows]
+            arrays[f"{part}_rows"] = self.rows[positions]
             arrays[f"{part}_labels"] = self.labels[positions]
             arrays[f"{part}_weights"] = self.weights[positions]
         np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
