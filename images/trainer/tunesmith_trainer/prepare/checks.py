@@ -12,7 +12,7 @@ import pyarrow as pa
 from tunesmith_api.dataset_spec import Checks
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
-from tunesmith_trainer.prepare.observed import Draft, IntArray, Observed
+from tunesmith_trainer.prepare.observed import Draft, EvidenceRows, IntArray, Observed
 from tunesmith_trainer.prepare.source import Listing
 
 _FAULTS = {
@@ -54,7 +54,7 @@ def named(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(repr(each) for each in listed[:most]) + rest
 
 
-def evidence(observed: Observed, rows: IntArray, details: Sequence[str] = ()) -> tuple[tuple[int, str, str], ...]:
+def evidence(observed: Observed, rows: IntArray, details: Sequence[str] = ()) -> EvidenceRows:
     """The first few rows as evidence."""
     some = [int(row) for row in rows[:MOST_EVIDENCE]]
     return tuple(
@@ -83,7 +83,9 @@ def check_faults(observed: Observed, table: pa.Table, checks: Checks) -> None:
         rows = np.flatnonzero(faults == kind)
         if len(rows):
             messages = [str(table["message"][int(row)].as_py()) for row in rows[:MOST_EVIDENCE]]
-            sentence = f"{number(len(rows), 'file')} {'is' if len(rows) == 1 else 'are'} {words} and left out."
+            sentence = (
+                f"{number(len(rows), 'file')} {'is' if len(rows) == 1 else 'are'} {words} and left out."
+            )
             some = evidence(observed, rows, messages)
             observed.drafts.append(Draft(kind, checks.on_corrupt, len(rows), sentence, some))
     if len(bad) == 0:
@@ -165,7 +167,12 @@ def _judge(
 def _singular(words: str, count: int) -> str:
     if count != 1:
         return words
-    return words.replace("are ", "is ").replace("have ", "has ").replace(" get ", " gets ").replace("their", "its")
+    return (
+        words.replace("are ", "is ")
+        .replace("have ", "has ")
+        .replace(" get ", " gets ")
+        .replace("their", "its")
+    )
 
 
 def name_key(name: str) -> str:
@@ -273,8 +280,9 @@ def check_imbalance(observed: Observed, split_train: IntArray, checks: Checks) -
             "Sampling": "images of small classes are drawn more often",
         }[in_force]
         sentence = (
-            f"The largest class, {observed.names[largest]!r}, has {ratio:.1f} times the training images of the "
-            f"smallest, {observed.names[smallest]!r} ({counts[largest]:,} and {counts[smallest]:,}); {done}."
+            f"The largest class, {observed.names[largest]!r}, has {ratio:.1f} times the training images of "
+            f"the smallest, {observed.names[smallest]!r} ({counts[largest]:,} and {counts[smallest]:,}); "
+            f"{done}."
         )
         observed.drafts.append(Draft("imbalance", strategy, 1, sentence))
     return in_force

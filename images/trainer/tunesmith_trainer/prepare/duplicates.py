@@ -99,7 +99,7 @@ def check_conflicts(observed: Observed, twins: Twins, checks: Checks) -> None:
     if policy == "Fail":
         raise DatasetInvalid(
             f"{number(len(rows), 'image')} lie under two labels: {observed.path(rows[0])}, {details[0]}.",
-            "Remove the wrong ones, or set spec.dataset.checks.onConflictingLabel: Drop to train without both.",
+            "Remove the wrong ones, or set spec.dataset.checks.onConflictingLabel: Drop to use neither.",
         )
     done = "all of them are left out" if policy == "Drop" else "they are kept"
     sentence = f"{number(len(rows), 'image')} show the same under two labels; {done}."
@@ -130,11 +130,14 @@ def check_leakage(observed: Observed, twins: Twins, checks: Checks) -> None:
     policy = checks.on_leakage
     if policy == "Fail":
         raise DatasetInvalid(
-            f"{number(len(rows), 'image')} {_lie(rows)} in two splits: {observed.path(rows[0])}, {details[0]}.",
+            f"{number(len(rows), 'image')} {_lie(rows)} in two splits: "
+            f"{observed.path(rows[0])}, {details[0]}.",
             "Remove one of each, or set spec.dataset.checks.onLeakage: Drop to train without them.",
         )
     done = "left out of training" if policy == "Drop" else "kept, so the results look better than they are"
-    sentence = f"{number(len(rows), 'image')} of the training side also {_lie(rows)} in another split; {done}."
+    sentence = (
+        f"{number(len(rows), 'image')} of the training side also {_lie(rows)} in another split; {done}."
+    )
     _note(observed, "leakage", policy, rows, sentence, details)
 
 
@@ -145,7 +148,9 @@ def check_duplicates(observed: Observed, twins: Twins, checks: Checks) -> None:
         DatasetInvalid: there are some and onDuplicate is Fail.
     """
     living, side = observed.living(), pools(observed)
-    ordered = living[np.lexsort((observed.rank[living], side[living], observed.label[living], observed.same[living]))]
+    ordered = living[
+        np.lexsort((observed.rank[living], side[living], observed.label[living], observed.same[living]))
+    ]
     keys = np.stack([observed.same[ordered], observed.label[ordered], side[ordered]])
     again = np.r_[False, (keys[:, 1:] == keys[:, :-1]).all(axis=0)] if len(ordered) else np.empty(0, np.bool_)
     first = ordered[np.maximum.accumulate(np.where(again, 0, np.arange(len(ordered))))]
@@ -158,7 +163,8 @@ def check_duplicates(observed: Observed, twins: Twins, checks: Checks) -> None:
     policy = checks.on_duplicate
     if policy == "Fail":
         raise DatasetInvalid(
-            f"{number(len(rows), 'image')} {_lie(rows)} twice in a class: {observed.path(rows[0])} is {details[0]}.",
+            f"{number(len(rows), 'image')} {_lie(rows)} twice in a class: "
+            f"{observed.path(rows[0])} is {details[0]}.",
             "Remove them, or set spec.dataset.checks.onDuplicate: Drop.",
         )
     done = "one of each is kept" if policy == "Drop" else "all are kept, on the same side of the split"

@@ -2,128 +2,66 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Set
 
-from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
-from tunesmith_package.store import ObjectInfo, Store
+from tunesmith_api.reasons import DatasetInvalid
+from tunesmith_package.store import Store
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
+from tunesmith_trainer.prepare.files import Files
 from tunesmith_trainer.prepare.objects import ObjectSource
-from tunesmith_trainer.prepare.source import (
-    NO_SPLIT,
-    Entry,
-    EntryTable,
-    Fingerprint,
-    Ignored,
-    Listing,
-    is_clutter,
-)
-
-_NAMES = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-}
-_MOST_IGNORED = 200
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing
+from tunesmith_trainer.prepare.split_names import split_of
 
 
-@dataclass(frozen=True)
-class _File:
-    key: str
-    size: int
-
-
-class Leftovers:
-    """Counts files that are no images of the dataset and remembers some of them."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.counts: Counter[str] = Counter()
-        self.some: list[Ignored] = []
-
-    def add(self, path: str, kind: str) -> None:
-        """Count one file."""
-        self.counts[kind] += 1
-        if self.counts[kind] <= _MOST_IGNORED:
-            self.some.append(Ignored(path, kind))
-
-
-def list_folder(store: Store, fingerprint: Fingerprint, objects: Iterator[ObjectInfo]) -> Listing:
-    """List a class-per-folder tree.
+def list_folder(store: Store, files: Files) -> Listing:
+    """List a class-per-folder tree. Folders below a class's folder belong to the class.
 
     Raises:
-        DatasetMissing: there is not a single file.
         DatasetInvalid: the files lie in no class folders.
     """
-    leftovers = Leftovers()
-    files = list(_images(objects, fingerprint, leftovers))
-    if not files and not leftovers.counts:
-        raise DatasetMissing(f"There is nothing at {store.uri}.", "Check spec.dataset.uri.")
-    splits = split_folders({file.key.split("/", 1)[0] for file in files if "/" in file.key})
-    table = EntryTable.build(_entries(files, splits, leftovers))
+    for beside in (*files.tables, *files.shards):
+        files.leftovers.add(beside.key, "clutter")
+    splits = split_folders(files.folders)
+    table = EntryTable.build(_entries(files, splits))
     if len(table) == 0:
+        tables = f" Point spec.dataset.uri at {files.tables[0].key} if it lists them." if files.tables else ""
         raise DatasetInvalid(
             f"{store.uri} has no folders with images in them.",
             "Make one folder for each class and put its images there, "
-            "or describe the images in a manifest with the columns path and label.",
+            f"or describe the images in a manifest with the columns path and label.{tables}",
         )
     return Listing(
-        fingerprint=fingerprint.hex(),
+        fingerprint=files.fingerprint.hex(),
         source=ObjectSource(store, "Folder"),
         format="Folder",
         total=len(table),
         entries=table,
-        ignored=tuple(leftovers.some),
-        ignored_counts=dict(leftovers.counts),
+        ignored=tuple(files.leftovers.some),
+        ignored_counts=dict(files.leftovers.counts),
     )
 
 
-def split_folders(names: set[str]) -> dict[str, int]:
+def split_folders(names: Set[str]) -> dict[str, int]:
     """Which top folders are splits, and which.
 
-    They are splits when one is called train and another val, validation or test. Without a test folder, the
-    validation folder is the test split: whoever made it compared models on it, and validation is cut from
-    train.
+    They are splits when one is called train and another val, validation or test, or when train is all there
+    is. What a missing test folder means is up to `split.settle`.
     """
-    found = {name: _NAMES[name.lower()] for name in names if name.lower() in _NAMES}
+    found = {name: split for name in names if (split := split_of(name)) is not None}
     kinds = set(found.values())
-    if TRAIN not in kinds or not kinds & {VALIDATION, TEST}:
+    if TRAIN not in kinds or not (kinds & {VALIDATION, TEST} or len(names) == 1):
         return {}
-    if TEST not in kinds:
-        return {name: TEST if kind == VALIDATION else kind for name, kind in found.items()}
     return found
 
 
-def _images(
-    objects: Iterator[ObjectInfo], fingerprint: Fingerprint, leftovers: Leftovers
-) -> Iterator[_File]:
-    for info in objects:
-        if info.key.endswith("/"):  # a placeholder that S3 consoles make for an empty folder
-            continue
-        if info.version == "outside":
-            fingerprint.add(info.key, info.version)
-            leftovers.add(info.key, "outside-root")
-        elif is_clutter(info.key):
-            leftovers.add(info.key, "clutter")
-        else:
-            fingerprint.add(info.key, info.size, info.version)
-            yield _File(info.key, info.size)
-
-
-def _entries(files: list[_File], splits: dict[str, int], leftovers: Leftovers) -> Iterator[Entry]:
-    for file in files:
-        top, _, rest = file.key.partition("/")
+def _entries(files: Files, splits: dict[str, int]) -> Iterator[Entry]:
+    for key, size in files:
+        top, _, rest = key.partition("/")
         if splits and top not in splits:
-            leftovers.add(file.key, "outside-splits")
+            files.leftovers.add(key, "outside-splits")
             continue
-        label = (rest if splits else file.key).partition("/")
-        if not label[1]:
-            leftovers.add(file.key, "outside-classes")
+        label, inside, _ = (rest if splits else key).partition("/")
+        if not inside:
+            files.leftovers.add(key, "outside-classes")
             continue
-        yield Entry(file.key, label[0], splits.get(top, NO_SPLIT) if splits else NO_SPLIT, size=file.size)
+        yield Entry(key, label, splits[top] if splits else NO_SPLIT, size=size)

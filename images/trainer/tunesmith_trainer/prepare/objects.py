@@ -22,9 +22,7 @@ class ObjectSource:
         self.store, self.uri, self.format = store, store.uri, format
         self.readers = _REMOTE_READERS if self.uri.startswith("s3://") else 0
 
-    def items(
-        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
-    ) -> Iterator[Item]:
+    def items(self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]) -> Iterator[Item]:
         """Yield the images in order."""
         if entries is None:
             raise ValueError("objects are read by their listing")

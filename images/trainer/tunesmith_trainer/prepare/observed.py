@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+EvidenceRows = tuple[tuple[int, str, str], ...]
+"""(row of the scan or -1, path, detail) of some images."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,14 @@ class Draft:
     """A finding before its thumbnails are made; fields as in `findings.Finding`.
 
     Attributes:
-        rows: (row of the scan or -1, path, detail) of some images.
+        rows: the evidence.
     """
 
     check: str
     policy: str
     count: int
     sentence: str
-    rows: tuple[tuple[int, str, str], ...] = ()
+    rows: EvidenceRows = ()
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Observed:
         """N."""
         return len(self.label)
 
-    def path(self, row: int) -> str:
+    def path(self, row: int | np.integer[Any]) -> str:
         """Name of one image."""
         return str(self.paths[int(row)].as_py())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import imagehash
 import numpy as np
@@ -98,7 +98,7 @@ def _masks(distance: int) -> list[np.uint64]:
     """The bits of each pair of bands."""
     bands = distance + 2
     edges = [round(64 * index / bands) for index in range(bands + 1)]
-    masks = [((1 << stop) - 1) ^ ((1 << start) - 1) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    masks = [((1 << stop) - 1) ^ ((1 << start) - 1) for start, stop in pairwise(edges)]
     return [np.uint64(one | other) for one, other in combinations(masks, 2)]
 
 
@@ -170,7 +170,5 @@ def _correlation(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.
 
 
 def _detail(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    blurred = sum(
-        grey[:, y : y + SMALL_SIDE - 2, x : x + SMALL_SIDE - 2] for y in range(3) for x in range(3)
-    )
+    blurred = sum(grey[:, y : y + SMALL_SIDE - 2, x : x + SMALL_SIDE - 2] for y in range(3) for x in range(3))
     return np.asarray(grey[:, 1:-1, 1:-1] - blurred / 9, np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -175,15 +176,15 @@ class PixelStore:
             raise IndexError("a row has no image")
         out = np.empty((len(images), self.image_size, self.image_size, 3), np.uint8)
         descriptor = self._reading()
-        breaks = np.flatnonzero(np.diff(images) != 1) + 1 if len(images) else []
+        breaks = np.flatnonzero(np.diff(images) != 1) + 1
         edges = [0, *map(int, breaks), len(images)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             if start < stop:
                 self._read_run(descriptor, out[start:stop], int(images[start]))
         return out
 
     def _read_run(self, descriptor: int, out: Uint8Array, first: int) -> None:
-        view, offset = memoryview(out).cast("B"), first * self.width
+        view, offset = memoryview(out.data).cast("B"), first * self.width
         while view:
             # one call reads at most 2 GiB
             count = os.preadv(descriptor, [view[: 1 << 30]], offset)

@@ -1,17 +1,18 @@
-"""The stage: list, look at each image once, judge, split, write the index; or take it over when it is done."""
+"""The stage: list, look at each image once, judge, split, write the index; or take over what is done."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesmith_api.reasons import DatasetInvalid, ObjectMissing
@@ -29,13 +30,13 @@ from tunesmith_trainer.prepare.dataset import (
     Dataset,
     facts_json,
 )
-from tunesmith_trainer.prepare.findings import Evidence, Finding, thumbnail
+from tunesmith_trainer.prepare.findings import MOST_EVIDENCE, Evidence, Finding, thumbnail
 from tunesmith_trainer.prepare.observed import Draft, Observed, observe
 from tunesmith_trainer.prepare.perceptual import SMALL_SIDE, confirmed
 from tunesmith_trainer.prepare.pixels import PixelStore, translated
-from tunesmith_trainer.prepare.scan import SMALL_FILE, Scanned, scan, scan_key
+from tunesmith_trainer.prepare.scan import SMALL_FILE, scan, scan_key
 from tunesmith_trainer.prepare.selection import within_cap
-from tunesmith_trainer.prepare.source import Listing
+from tunesmith_trainer.prepare.source import INCOMPLETE, Ignored, Listing
 from tunesmith_trainer.prepare.sources import list_source
 from tunesmith_trainer.workspace import Workspace
 
@@ -81,9 +82,7 @@ def prepare_dataset(
         _prepare(spec, listing, workspace, directory, events)
     dataset = Dataset.load(directory, credentials)
     for each in dataset.findings:
-        events.emit(
-            "finding", check=each.check, count=each.count, policy=each.policy, sentence=each.sentence
-        )
+        events.emit("finding", check=each.check, count=each.count, policy=each.policy, sentence=each.sentence)
     return dataset
 
 
@@ -98,25 +97,58 @@ def preprocess_of(spec: TrainingJobSpec) -> Preprocess:
     )
 
 
-def _scan(
-    spec: TrainingJobSpec, listing: Listing, workspace: Workspace, events: Events
-) -> tuple[Scanned, int]:
-    """Look at the images; return also how many the limit for each class leaves out."""
-    most, total = spec.dataset.max_images_per_class, listing.total
-    choice = "all"
+@dataclass(frozen=True)
+class _Looked:
+    """What was seen of the images that are candidates for the dataset.
+
+    Attributes:
+        table: one line each, as `scan.SCHEMA` says.
+        folder: with their pixels.
+        listing: with the samples that proved incomplete among what is ignored.
+        left_out: images beyond maxImagesPerClass.
+    """
+
+    table: pa.Table
+    folder: Path
+    listing: Listing
+    left_out: int
+
+
+def _look(spec: TrainingJobSpec, listing: Listing, workspace: Workspace, events: Events) -> _Looked:
+    """Choose the images where the listing names them, look at them, choose afterwards where it does not."""
+    most, left_out, choice = spec.dataset.max_images_per_class, 0, "all"
     if most is not None and listing.entries is not None:
-        keep = within_cap(listing.entries.table, "split", most)
-        entries = listing.entries.take(keep)
-        listing = Listing(**{**listing.__dict__, "entries": entries, "total": len(entries)})
+        entries = listing.entries.take(within_cap(listing.entries.table, "split", most))
+        left_out = len(listing.entries) - len(entries)
+        listing = replace(listing, entries=entries, total=len(entries))
         choice = f"{most} of each class"
     preprocess = preprocess_of(spec)
     folder = workspace.cache("pixels", scan_key(listing, preprocess, choice))
-    scanned = scan(listing, preprocess, folder, events)
+    table, listing = _without_incomplete(scan(listing, preprocess, folder, events).table, listing)
     if most is not None and listing.entries is None:
-        total = scanned.table.num_rows
-        table = scanned.table.filter(pa.array(within_cap(scanned.table, "given_split", most)))
-        return Scanned(table, folder, scanned.reused), total - table.num_rows
-    return scanned, (total - listing.total)
+        chosen = table.filter(pa.array(within_cap(table, "given_split", most)))
+        left_out, table = table.num_rows - chosen.num_rows, chosen
+    return _Looked(table, folder, listing, left_out)
+
+
+def _without_incomplete(table: pa.Table, listing: Listing) -> tuple[pa.Table, Listing]:
+    """Move samples of shards that lack an image or a label from the images to what is ignored."""
+    lacking = pc.equal(table["fault"], INCOMPLETE)
+    count = int(pc.sum(lacking).as_py() or 0)
+    if count == 0:
+        return table, listing
+    if count == table.num_rows:
+        raise DatasetInvalid(
+            f"None of the {count:,} samples in {listing.source.uri} has both an image and a label.",
+            "Write members like 001.jpg and 001.cls (or 001.json with a label, or 001.txt) for each sample.",
+        )
+    paths = table.filter(lacking)["path"].slice(0, MOST_EVIDENCE).to_pylist()
+    listing = replace(
+        listing,
+        ignored=(*listing.ignored, *(Ignored(path, INCOMPLETE) for path in paths)),
+        ignored_counts={**listing.ignored_counts, INCOMPLETE: count},
+    )
+    return table.filter(pc.invert(lacking)), listing
 
 
 @dataclass(frozen=True)
@@ -128,9 +160,7 @@ class _Judged:
     imbalance: str
 
 
-def judge(
-    table: pa.Table, listing: Listing, spec: TrainingJobSpec, confirm: duplicates.Confirm
-) -> _Judged:
+def judge(table: pa.Table, listing: Listing, spec: TrainingJobSpec, confirm: duplicates.Confirm) -> _Judged:
     """Apply the checks in order, then split. Reads nothing but what ``confirm`` reads.
 
     Raises:
@@ -159,18 +189,19 @@ def judge(
 def _prepare(
     spec: TrainingJobSpec, listing: Listing, workspace: Workspace, directory: Path, events: Events
 ) -> None:
-    scanned, left_out = _scan(spec, listing, workspace, events)
-    small = PixelStore.open(scanned.folder / SMALL_FILE, SMALL_SIDE)
-    judged = judge(scanned.table, listing, spec, lambda pairs: confirmed(small, pairs))
+    looked = _look(spec, listing, workspace, events)
+    small = PixelStore.open(looked.folder / SMALL_FILE, SMALL_SIDE)
+    judged = judge(looked.table, looked.listing, spec, lambda pairs: confirmed(small, pairs))
     preprocess = preprocess_of(spec)
-    pixels = PixelStore.open(scanned.folder / PIXELS_FILE, preprocess.image_size)
+    pixels = PixelStore.open(looked.folder / PIXELS_FILE, preprocess.image_size)
     drafts = judged.observed.drafts
-    if left_out:
+    if looked.left_out:
         most = spec.dataset.max_images_per_class
-        sentence = f"{checks.number(left_out, 'image')} beyond the first {most} of each class are not used."
-        drafts.append(Draft("max-images-per-class", str(most), left_out, sentence))
+        number = checks.number(looked.left_out, "image")
+        sentence = f"{number} beyond the first {most} of each class are not used."
+        drafts.append(Draft("max-images-per-class", str(most), looked.left_out, sentence))
     findings = tuple(_with_thumbnails(draft, judged.observed, pixels) for draft in drafts)
-    index, classes, digest = build_index(judged, scanned.table)
+    index, classes, digest = build_index(judged, looked.table)
     used = int((judged.sides.split != DROPPED).sum())
     facts = facts_json(
         digest=digest,
@@ -178,11 +209,11 @@ def _prepare(
         preprocess=preprocess,
         findings=findings,
         imbalance=judged.imbalance,
-        skipped=scanned.table.num_rows - used + left_out,
+        skipped=looked.table.num_rows - used + looked.left_out,
         uri=spec.dataset.uri,
         source_format=listing.format,
     )
-    _write_local(directory, index, facts, scanned.folder)
+    _write_local(directory, index, facts, looked.folder)
     workspace.store.put(workspace.key(INDEX_FILE), directory / INDEX_FILE)
     workspace.store.put(workspace.key(FACTS_FILE), facts)
     workspace.write_marker(STAGE, {"digest": digest, "fingerprint": listing.fingerprint})
@@ -199,7 +230,8 @@ def _restore(
     """Take the decisions from the store; decode again only what this machine has lost."""
     try:
         facts = workspace.store.get(workspace.key(FACTS_FILE))
-        workspace.store.download(workspace.key(INDEX_FILE), workspace.cache("datasets", "fetched", INDEX_FILE))
+        fetched = workspace.cache("datasets", directory.name, f"{INDEX_FILE}.fetched")
+        workspace.store.download(workspace.key(INDEX_FILE), fetched)
     except ObjectMissing as error:
         raise DatasetInvalid(
             f"The prepared dataset of this run is not whole: {error.message}",
@@ -210,17 +242,17 @@ def _restore(
             "The prepared dataset of this run is not the one its marker names.",
             f"Delete {workspace.store.url(workspace.key('prepare.json'))} to prepare it anew.",
         )
-    scanned, _ = _scan(spec, listing, workspace, events)
-    index = pq.read_table(workspace.cache("datasets", "fetched", INDEX_FILE))
-    _write_local(directory, _relocated(index, scanned.table), facts, scanned.folder)
+    looked = _look(spec, listing, workspace, events)
+    index = pq.read_table(fetched)
+    fetched.unlink()
+    _write_local(directory, _relocated(index, looked.table), facts, looked.folder)
 
 
 def _relocated(index: pa.Table, table: pa.Table) -> pa.Table:
     """The index with its pixels where this machine's scan has them."""
     where = {path: row for row, path in enumerate(table["path"].to_pylist())}
     rows = np.asarray([where.get(path, -1) for path in index["path"].to_pylist()], np.int64)
-    same = (rows >= 0).all() and table["sha256"].take(pa.array(rows)).to_pylist() == index["sha256"].to_pylist()
-    if not same:
+    if not ((rows >= 0).all() and table["sha256"].take(pa.array(rows)).equals(index["sha256"])):
         raise DatasetInvalid(
             "Images have changed since this run prepared the dataset.",
             "Start the job anew, so that it gets a run of its own.",
@@ -240,7 +272,9 @@ def build_index(judged: _Judged, table: pa.Table) -> tuple[pa.Table, tuple[str, 
     rows = np.flatnonzero(observed.pixel >= 0)
     labels = code_of[observed.label[rows]]
     lines = [_line(observed, int(row), classes, labels[at], sides.split[row]) for at, row in enumerate(rows)]
-    order = np.asarray(sorted(range(len(rows)), key=lambda at: (lines[at], observed.path(rows[at]))), np.int64)
+    order = np.asarray(
+        sorted(range(len(rows)), key=lambda at: (lines[at], observed.path(int(rows[at])))), np.int64
+    )
     digest = hashlib.sha256()
     for at in order:
         if sides.split[rows[at]] != DROPPED:
@@ -267,7 +301,13 @@ def _line(observed: Observed, row: int, classes: tuple[str, ...], label: int, si
     """What the digest takes of one image, as canonical JSON."""
     name = classes[label] if label >= 0 else ""
     slices = [str(observed.slices[column][row]) for column in sorted(observed.slices)]
-    fields = [observed.sha256[row].tobytes().hex(), name, int(side), float(observed.weight[row]).hex(), *slices]
+    fields = [
+        observed.sha256[row].tobytes().hex(),
+        name,
+        int(side),
+        float(observed.weight[row]).hex(),
+        *slices,
+    ]
     return json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()
 
 
@@ -292,5 +332,3 @@ def _with_thumbnails(draft: Draft, observed: Observed, pixels: PixelStore) -> Fi
 
     some = tuple(Evidence(path, detail, picture(row)) for row, path, detail in draft.rows)
     return Finding(draft.check, draft.policy, draft.count, draft.sentence, some)
-
-

@@ -80,7 +80,7 @@ def scan_key(listing: Listing, preprocess: Preprocess, choice: str) -> str:
     Mean and standard deviation are left out: they do not change a pixel.
     """
     shape = [preprocess.image_size, preprocess.resize, preprocess.interpolation, preprocess.max_pixels]
-    parts = [FORMAT, listing.format, listing.fingerprint, choice, *shape]
+    parts = [FORMAT, listing.format, listing.source.uri, listing.fingerprint, choice, *shape]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -261,7 +261,7 @@ class _Look:
         try:
             data = item.load()
         except Unreadable as error:
-            return {**seen, "fault": "unreadable", "message": str(error)}, None
+            return {**seen, "fault": error.kind, "message": str(error)}, None
         with self.decoding:
             return self._decoded(seen, data)
 

@@ -16,6 +16,9 @@ import pyarrow as pa
 NO_SPLIT = 254
 """Split of an image whose source says nothing about it."""
 
+INCOMPLETE = "incomplete-sample"
+"""What a sample of a shard is that lacks an image or a label."""
+
 MAX_IMAGE_BYTES = 256 << 20
 """Larger files are no images that anybody labels; they would have to be held in memory."""
 
@@ -43,8 +46,17 @@ class Entry:
     slices: tuple[str, ...] = ()
 
 
-class Unreadable(Exception):  # noqa: N818  # never leaves the pass over the data
-    """The bytes of one image cannot be had; the text says why."""
+class Unreadable(Exception):  # never leaves the pass over the data
+    """The bytes of one image cannot be had; the text says why.
+
+    Attributes:
+        kind: ``unreadable`` or `INCOMPLETE`.
+    """
+
+    def __init__(self, text: str, kind: str = "unreadable") -> None:
+        """Keep the kind beside the text."""
+        super().__init__(text)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,6 @@ class Listing:
         ignored: files left out, at most some hundred of them.
         ignored_counts: how many of each kind.
         slice_names: names of the slice columns.
-        whole_splits: whether the source decided between train and test itself.
     """
 
     fingerprint: str
@@ -110,9 +121,7 @@ class Source(Protocol):
 
     readers: int
 
-    def items(
-        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
-    ) -> Iterator[Item]:
+    def items(self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]) -> Iterator[Item]:
         """Yield images in the order of the listing, beginning after the first ``skip``.
 
         Args:
@@ -209,8 +218,39 @@ class Fingerprint:
 
 _CLUTTER_NAMES = {"thumbs.db", "desktop.ini", "readme", "license", "licence", "copying", "makefile"}
 _CLUTTER_EXTENSIONS = frozenset(
-    ".txt .md .rst .json .jsonl .csv .tsv .parquet .xml .yaml .yml .html .htm .ini .cfg .toml .log .db .py "
-    ".ipynb .sh .mat .npy .npz .pkl .sha256 .md5 .tmp .part .bak .lock".split()
+    {
+        ".txt",
+        ".md",
+        ".rst",
+        ".html",
+        ".htm",
+        ".log",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".db",
+        ".mat",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".yaml",
+        ".yml",
+        ".ini",
+        ".cfg",
+        ".toml",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".sha256",
+        ".md5",
+        ".tmp",
+        ".part",
+        ".bak",
+        ".lock",
+    }
 )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tunesmith_api.dataset_spec import DatasetSpec
+from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
 from tunesmith_api.training_job import TrainingJobSpec
-from tunesmith_package.store import open_store
+from tunesmith_package.store import Store, open_store
+from tunesmith_trainer.prepare.files import SHARD_EXTENSION, TABLE_EXTENSIONS, Files, list_files
 from tunesmith_trainer.prepare.folder import list_folder
+from tunesmith_trainer.prepare.manifest import list_manifest
 from tunesmith_trainer.prepare.objects import ObjectSource
-from tunesmith_trainer.prepare.source import Fingerprint, Listing, Source
+from tunesmith_trainer.prepare.shards import ShardSource, list_shards
+from tunesmith_trainer.prepare.source import Listing, Source
 from tunesmith_trainer.prepare.torchvision_source import TorchvisionSource, list_torchvision
 
 TORCHVISION = "torchvision://"
@@ -36,18 +40,69 @@ def list_source(
     dataset = spec.dataset if isinstance(spec, TrainingJobSpec) else spec
     if dataset.uri.startswith(TORCHVISION):
         return list_torchvision(dataset.uri)
-    return _list_store(dataset, credentials, on_wait)
+    root, name = split_address(dataset.uri)
+    store = open_store(root, credentials=credentials, on_wait=on_wait)
+    return _list_store(dataset, store, list_files(store), name)
 
 
 def open_source(uri: str, format: str, credentials: Mapping[str, str] | None = None) -> Source:
     """Open a source to read single images of it again; nothing is listed."""
     if uri.startswith(TORCHVISION):
         return TorchvisionSource(uri)
-    return ObjectSource(open_store(uri, credentials=credentials), format)
+    store = open_store(split_address(uri)[0], credentials=credentials)
+    return ShardSource(store) if format == "WebDataset" else ObjectSource(store, format)
 
 
-def _list_store(
-    dataset: DatasetSpec, credentials: Mapping[str, str] | None, on_wait: Callable[[str], None] | None
-) -> Listing:
-    store = open_store(dataset.uri, credentials=credentials, on_wait=on_wait)
-    return list_folder(store, Fingerprint("Folder"), iter(store.list()))
+def split_address(uri: str) -> tuple[str, str]:
+    """The root that paths are relative to, and the name of the file that the address ends in, if any."""
+    root, _, name = uri.rpartition("/")
+    if name.lower().endswith((*TABLE_EXTENSIONS, SHARD_EXTENSION)):
+        return root, name
+    return uri, ""
+
+
+def _list_store(dataset: DatasetSpec, store: Store, files: Files, name: str) -> Listing:
+    tables = [each.key for each in files.tables]
+    if name and name not in (*tables, *(each.key for each in files.shards)):
+        raise DatasetMissing(f"There is no {name} at {store.uri}.", "Check spec.dataset.uri.")
+    match _format(dataset, files, tables, name):
+        case "Manifest":
+            return list_manifest(store, files, name or _only_table(store, tables), dataset.slice_columns)
+        case "WebDataset":
+            if name:
+                files = files.only_shard(name)
+            return list_shards(store, files, dataset.slice_columns)
+        case _:
+            if dataset.slice_columns:
+                raise DatasetInvalid(
+                    "sliceColumns name columns of a manifest, and class folders have none.",
+                    "Write a manifest with these columns, or leave sliceColumns out.",
+                )
+            return list_folder(store, files)
+
+
+def _format(dataset: DatasetSpec, files: Files, tables: list[str], name: str) -> str:
+    """Look what it is. Class folders win over a table beside them, unless that is called manifest."""
+    if dataset.format != "Auto":
+        return dataset.format
+    if name:
+        return "WebDataset" if name.lower().endswith(SHARD_EXTENSION) else "Manifest"
+    if files.shards and files.table.num_rows == 0:
+        return "WebDataset"
+    if _manifests(tables) or (len(tables) == 1 and len(files.folders) < 2):
+        return "Manifest"
+    return "Folder"
+
+
+def _manifests(tables: list[str]) -> list[str]:
+    return [each for each in tables if each.lower().rpartition(".")[0] == "manifest"]
+
+
+def _only_table(store: Store, tables: list[str]) -> str:
+    choice = _manifests(tables) or tables
+    if len(choice) != 1:
+        found = f"several tables ({', '.join(choice[:5])})" if choice else "no CSV or Parquet file"
+        raise DatasetInvalid(
+            f"{store.uri} holds {found}.", "Point spec.dataset.uri at the one that lists the images."
+        )
+    return choice[0]

@@ -1,8 +1,8 @@
 """Who trains, who validates, who tests: by content, so that an image never moves when others are added.
 
-An image's position in [0, 1) follows from the sha256 of its content and the seed. Below ``split.test`` it is a
-test image, below ``split.test + split.validation`` a validation image, else it trains. No other image enters
-into that, so adding images moves none.
+An image's position in [0, 1) follows from the sha256 of its content and the seed. Below ``split.test`` it is
+a test image, below ``split.test + split.validation`` a validation image, else it trains. No other image
+enters into that, so adding images moves none.
 
 Near duplicates stand on the same side, and still adding one moves no image that ranks before it. The better
 one (more pixels, then more bytes: the original of a copy that was scaled down or compressed again) keeps its
@@ -136,11 +136,16 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
             f"No training image is left of {', '.join(map(repr, untrained[:5]))}.",
             "Add images to the class's training side, or choose another spec.dataset.split.seed.",
         )
-    for side, name, wanted in ((VALIDATION, "validation", spec.split.validation), (TEST, "test", spec.split.test)):
+    for side, name, wanted in (
+        (VALIDATION, "validation", spec.split.validation),
+        (TEST, "test", spec.split.test),
+    ):
         lacking = [observed.names[code] for code in living if counts[code, side] == 0]
         if not lacking or (wanted == 0 and len(lacking) == len(living)):
             continue
-        listed = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        listed = ", ".join(map(repr, lacking[:5])) + (
+            f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        )
         sentence = (
             f"{number(len(lacking), 'class', 'classes')} {'has' if len(lacking) == 1 else 'have'} no {name} "
             f"image: {listed}; add images, or raise spec.dataset.split.{name}."

@@ -15,7 +15,15 @@ from PIL import Image
 
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
-from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Fingerprint, Item, Listing, Unreadable
+from tunesmith_trainer.prepare.source import (
+    NO_SPLIT,
+    Entry,
+    EntryTable,
+    Fingerprint,
+    Item,
+    Listing,
+    Unreadable,
+)
 
 SCHEME = "torchvision://"
 
@@ -111,9 +119,7 @@ class TorchvisionSource:
             for index, label in enumerate(labels):
                 yield Entry(f"{name}/{index:07d}.png", names(int(label)), split)
 
-    def items(
-        self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]
-    ) -> Iterator[Item]:
+    def items(self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]) -> Iterator[Item]:
         """Yield the images in order."""
         if entries is None:
             raise ValueError("images of torchvision are read by their listing")
