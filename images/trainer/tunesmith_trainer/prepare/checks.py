@@ -32,7 +32,7 @@ _CONVERSIONS = {
 }
 _IGNORED = {
     "clutter": ("clutter", "Ignore", "lie beside the images and are ignored (hidden, text or system files)"),
-    "outside-root": ("path-outside-root", "Refuse", "are links that lead out of the dataset's root; refused"),
+    "outside-root": ("path-outside-root", "Refuse", "link out of the dataset's root and are refused"),
     "outside-splits": ("outside-splits", "Ignore", "lie beside the train and test folders and are ignored"),
     "outside-classes": ("outside-classes", "Ignore", "lie in no class folder and are ignored"),
     "incomplete-sample": ("incomplete-sample", "Ignore", "lack an image or a label and are ignored"),
@@ -68,7 +68,9 @@ def check_ignored(observed: Observed, listing: Listing) -> None:
         check, policy, words = _IGNORED[kind]
         some = [each.path for each in listing.ignored if each.kind == kind][:MOST_EVIDENCE]
         rows = tuple((-1, path, "") for path in some)
-        observed.drafts.append(Draft(check, policy, count, f"{number(count, 'file')} {words}.", rows))
+        observed.drafts.append(
+            Draft(check, policy, count, f"{number(count, 'file')} {_agree(words, count)}.", rows)
+        )
 
 
 def check_faults(observed: Observed, table: pa.Table, checks: Checks) -> None:
@@ -122,7 +124,7 @@ def check_observations(observed: Observed, table: pa.Table, checks: Checks) -> N
             row += 1
     for kind, words in _CONVERSIONS.items():
         if rows := np.asarray(found[kind], np.int64).tolist():
-            sentence = f"{number(len(rows), 'image')} {_singular(words, len(rows))}."
+            sentence = f"{number(len(rows), 'image')} {_agree(words, len(rows))}."
             some = evidence(observed, np.asarray(rows, np.int64))
             observed.drafts.append(Draft(kind, "Convert", len(rows), sentence, some))
     _judge(
@@ -164,15 +166,16 @@ def _judge(
     observed.drafts.append(Draft(check, policy, len(rows), sentence, evidence(observed, rows)))
 
 
-def _singular(words: str, count: int) -> str:
+_SINGULAR = {"are": "is", "have": "has", "get": "gets", "their": "its"} | {
+    verb: f"{verb}s" for verb in ("lie", "lack", "link")
+}
+
+
+def _agree(words: str, count: int) -> str:
+    """The words after one thing or several."""
     if count != 1:
         return words
-    return (
-        words.replace("are ", "is ")
-        .replace("have ", "has ")
-        .replace(" get ", " gets ")
-        .replace("their", "its")
-    )
+    return " ".join(_SINGULAR.get(word, word) for word in words.split(" "))
 
 
 def name_key(name: str) -> str:

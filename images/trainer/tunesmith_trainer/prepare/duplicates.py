@@ -194,7 +194,8 @@ def check_near_duplicates(observed: Observed, twins: Twins, checks: Checks) -> N
             "Remove them, or set spec.dataset.checks.onNearDuplicate: Group to keep twins on one side.",
         )
     done = "they are on the same side of the split" if policy == "Group" else "the best one of each is kept"
-    sentence = f"{number(len(rows), 'image')} nearly show the same as another; {done}."
+    show = "shows" if len(rows) == 1 else "show"
+    sentence = f"{number(len(rows), 'image')} nearly {show} the same as another; {done}."
     if not twins.complete:
         sentence += " So many images are alike that not all pairs were compared."
     _note(observed, "near-duplicate", policy, rows, sentence, details)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +14,9 @@ from urllib.parse import parse_qsl
 
 from PIL import Image
 
-from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
+from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, ObjectMissing, SpecInvalid
+from tunesmith_package.file_store import FileStore
+from tunesmith_package.store import KeyRefused
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.source import (
     NO_SPLIT,
@@ -26,6 +29,7 @@ from tunesmith_trainer.prepare.source import (
 )
 
 SCHEME = "torchvision://"
+_INDEX_PATH = re.compile(r"[a-z]+/[0-9]{7}\.png")  # what an image of an array is called
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,12 @@ ALLOWED: dict[str, _Parts] = {
 """The classes that are read: those with one label for each image. None of them is asked to download."""
 
 _LABELS = ("targets", "labels", "_labels", "y")
+_FILES = ("_image_files", "_images")
+_SAMPLES = ("samples", "_samples")
 
 
 class TorchvisionSource:
-    """Images of one of torchvision's classes, handed on as PNG."""
+    """Images of one of torchvision's classes: the files that it names, or PNGs of the arrays it holds."""
 
     def __init__(self, uri: str) -> None:
         """Take the address apart; no file is opened yet.
@@ -116,32 +122,45 @@ class TorchvisionSource:
             dataset = self.datasets[name]
             labels = _labels(dataset)
             names = _class_names(dataset)
+            files = _image_files(dataset)
             for index, label in enumerate(labels):
-                yield Entry(f"{name}/{index:07d}.png", names(int(label)), split)
+                if files is None:
+                    yield Entry(f"{name}/{index:07d}.png", names(int(label)), split, offset=index)
+                else:
+                    yield Entry(self._key(files[index]), names(int(label)), split)
 
     def items(self, entries: EntryTable | None, skip: int, advance: Callable[[int], None]) -> Iterator[Item]:
         """Yield the images in order."""
         if entries is None:
             raise ValueError("images of torchvision are read by their listing")
         for entry in entries.from_row(skip):
-            yield Item(entry, partial(self._load, entry.path))
+            yield Item(entry, partial(self._load, entry))
 
-    def _load(self, path: str) -> bytes:
+    def _key(self, file: str | Path) -> str:
+        return Path(file).absolute().relative_to(self.root.absolute()).as_posix()
+
+    def _load(self, entry: Entry) -> bytes:
         try:
-            return self.read(path, -1, -1)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise Unreadable(f"{path} cannot be read ({error}).") from error
+            return self.read(entry.path, entry.offset, entry.size)
+        except (OSError, SyntaxError, ValueError, KeyRefused, ObjectMissing) as error:
+            raise Unreadable(f"{entry.path} cannot be read ({error}).") from error
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """One image as PNG."""
-        part, _, name = path.partition("/")
-        image = self.datasets[part][int(name.removesuffix(".png"))][0]
+        """One image: its file's bytes, or, with its index as ``offset``, a PNG."""
+        if offset < 0:
+            return FileStore(self.root).get(path)
+        image = self.datasets[path.partition("/")[0]][offset][0]
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
     def content_digest(self, path: str, data: bytes) -> bytes:
-        """The sha256 of mode, size and pixels: PNG encoders differ between machines, pixels do not."""
+        """The sha256 of a file's bytes; of arrays that of mode, size and pixels.
+
+        PNG encoders differ between machines, pixels do not.
+        """
+        if not _INDEX_PATH.fullmatch(path):
+            return hashlib.sha256(data).digest()
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             head = f"{image.mode} {image.width} {image.height}\n".encode()
             return hashlib.sha256(head + image.tobytes()).digest()
@@ -193,10 +212,22 @@ def _labels(dataset: Any) -> Iterable[Any]:
         if hasattr(dataset, name):
             found: Iterable[Any] = getattr(dataset, name)
             return found
-    samples = getattr(dataset, "samples", None) or getattr(dataset, "_samples", None)
+    samples = _first(dataset, _SAMPLES)
     if samples is not None:
         return (label for _, label in samples)
     return (dataset[index][1] for index in range(len(dataset)))
+
+
+def _image_files(dataset: Any) -> Sequence[str | Path] | None:
+    """The file of each image, where the class keeps such a list (a private detail of torchvision's)."""
+    files = _first(dataset, _FILES)
+    if files is None and (samples := _first(dataset, _SAMPLES)) is not None:
+        files = [path for path, _ in samples]
+    return files if files and isinstance(files[0], str | Path) else None
+
+
+def _first(dataset: Any, names: Iterable[str]) -> Any:
+    return next((found for name in names if (found := getattr(dataset, name, None)) is not None), None)
 
 
 def _class_names(dataset: Any) -> Any:
