@@ -133,13 +133,15 @@ def confirmed(small: PixelStore, pairs: IntArray) -> npt.NDArray[np.bool_]:
 _LEAST_CORRELATION = 0.97
 _LEAST_DETAIL_CORRELATION = 0.85
 _MOST_COLOUR_DIFFERENCE = 12.0
+_MOST_TINT_DIFFERENCE = 20.0
 
 
 def alike(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Say which of n pairs of small pictures, float32 ``[n, 32, 32, 3]``, show nearly the same.
 
-    Three things must hold: grey values correlate, fine details (what a blur of 3 x 3 takes away) correlate,
-    and colours differ little after brightness and contrast are made equal.
+    Four things must hold: grey values correlate, fine details (what a blur of 3 x 3 takes away) correlate,
+    colours differ little after brightness and contrast are made equal, and so do the pictures' tints (their
+    mean colours less their mean brightness).
     """
     a, b = _standardised(one), _standardised(other)
     grey_a, grey_b = a.mean(axis=3), b.mean(axis=3)
@@ -148,6 +150,7 @@ def alike(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.N
         (_correlation(grey_a, grey_b) >= _LEAST_CORRELATION)
         & (_correlation(_detail(grey_a), _detail(grey_b)) >= _LEAST_DETAIL_CORRELATION)
         & (colour <= _MOST_COLOUR_DIFFERENCE)
+        & (np.abs(_tint(one) - _tint(other)).max(axis=1) <= _MOST_TINT_DIFFERENCE)
     )
 
 
@@ -155,6 +158,11 @@ def _standardised(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     centred = pictures - pictures.mean(axis=(1, 2), keepdims=True)
     spread = np.sqrt((centred**2).mean(axis=(1, 2, 3), keepdims=True))
     return np.asarray(centred / np.maximum(spread, 1.0), np.float32)
+
+
+def _tint(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    mean = pictures.mean(axis=(1, 2))
+    return np.asarray(mean - mean.mean(axis=1, keepdims=True), np.float32)
 
 
 def _contrast(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
