@@ -40,7 +40,12 @@ def test_emit_not_finite_numbers_become_null() -> None:
 def test_emit_from_many_threads_never_mixes_lines() -> None:
     stream = io.StringIO()
     events = Events(stream)
-    threads = [threading.Thread(target=lambda: [events.note("x" * 500) for _ in range(50)]) for _ in range(8)]
+
+    def talk() -> None:
+        for _ in range(50):
+            events.note("x" * 500)
+
+    threads = [threading.Thread(target=talk) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
