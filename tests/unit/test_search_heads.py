@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, TrainedHead, measure_scaling, train_heads
 from tunesmith_trainer.search.selection import judge, stratified_folds
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask
 from tunesmith_trainer.search.label_noise import confident_disagreements, find_suspects
 from tunesmith_trainer.search.selection import stratified_folds

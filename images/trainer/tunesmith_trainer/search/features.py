@@ -7,12 +7,10 @@ on the same data takes it from the store. Rows are written in order: a killed pa
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from tunesmith_trainer.devices import Device
 from tunesmith_trainer.onnx_graph import export_graph
 from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.search.backbones import Backbone, Pretrained
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -33,48 +32,6 @@ IntArray = npt.NDArray[np.int64]
 BATCH_SIZE = 32
 FORMAT = 1
 """Raise it whenever the same inputs would give other features: it is part of every key."""
-
-
-@dataclass(frozen=True)
-class FeatureMatrix:
-    """Embeddings of ``count`` images as float16 ``[count, dim]`` in a file without a header.
-
-    Rows are read with positioned reads instead of a memory map: pages of a map count as the process's memory,
-    which would then grow with the dataset.
-    """
-
-    path: Path
-    count: int
-    dim: int
-
-    def read(self, rows: IntArray) -> FloatArray:
-        """Read rows as float32 ``[len(rows), dim]``, in the order asked for."""
-        out = np.empty((len(rows), self.dim), np.float16)
-        width = 2 * self.dim
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            for start, stop in _runs(rows):
-                view = out[start:stop].data.cast("B")
-                if os.preadv(descriptor, [view], int(rows[start]) * width) != len(view):
-                    raise OSError(f"{self.path} ends before row {int(rows[stop - 1])}")
-        finally:
-            os.close(descriptor)
-        return out.astype(np.float32)
-
-    def chunks(self, rows: IntArray, size: int = 1024) -> Iterator[tuple[slice, FloatArray]]:
-        """Read rows in bounded pieces: pairs of (where in ``rows``, features)."""
-        for start in range(0, len(rows), size):
-            part = slice(start, min(start + size, len(rows)))
-            yield part, self.read(rows[part])
-
-
-def _runs(rows: IntArray) -> Iterator[tuple[int, int]]:
-    """Split rows into stretches of consecutive numbers, each one read."""
-    if len(rows) == 0:
-        return
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    edges = [0, *breaks.tolist(), len(rows)]
-    yield from itertools.pairwise(edges)
 
 
 def feature_key(dataset_digest: str, weights_digest: str, backbone: str, preprocess: Preprocess) -> str:

@@ -8,22 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from ray import tune
-from sklearn.metrics import f1_score, recall_score
 
 from tunesmith_api.reasons import Reason
 from tunesmith_trainer.search.engine import report
-from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
 from tunesmith_trainer.search.label_noise import softmax
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.selection import judge
-from tunesmith_trainer.search.study import Proposer
+
+if TYPE_CHECKING:  # Optuna is not for the processes that train
+    from tunesmith_trainer.search.study import Proposer
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -91,14 +92,23 @@ def held_out_metrics(logits: FloatArray, labels: IntArray) -> dict[str, float]:
     confidence = softmax(np.asarray(finite, np.float32)).max(1)
     bins = np.minimum((confidence * 15).astype(int), 14)
     gaps = np.bincount(bins, weights=confidence - judged.correct, minlength=15)
-    recalls = recall_score(labels, predicted, average=None, labels=np.unique(labels), zero_division=0.0)
+    recalls, f1 = _per_class(labels, predicted, logits.shape[1])
     return {
         "accuracy": judged.accuracy,
         "negativeLogLikelihood": judged.loss,
-        "macroF1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
-        "worstClassRecall": float(np.min(recalls)),
+        "macroF1": float(f1.mean()),
+        "worstClassRecall": float(recalls.min()),
         "calibrationError": float(np.abs(gaps).sum() / len(labels)),
     }
+
+
+def _per_class(labels: IntArray, predicted: IntArray, classes: int) -> tuple[FloatArray, FloatArray]:
+    """Recall of each class that has images, and F1 of each that has images or predictions."""
+    right = np.bincount(labels[labels == predicted], minlength=classes)
+    given, said = np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)
+    seen = given + said > 0
+    f1 = 2 * right[seen] / (given + said)[seen]
+    return np.asarray((right / np.maximum(given, 1))[given > 0], np.float32), np.asarray(f1, np.float32)
 
 
 def score_of(metrics: Mapping[str, float], objective: str) -> float:

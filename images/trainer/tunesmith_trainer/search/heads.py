@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tunesmith_trainer.search.features import FeatureMatrix
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

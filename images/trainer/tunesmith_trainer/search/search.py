@@ -35,7 +35,8 @@ from tunesmith_trainer.prepare.dataset import TRAIN, VALIDATION, Dataset
 from tunesmith_trainer.search import engine, space
 from tunesmith_trainer.search.backbones import ImageClassifier, Pretrained
 from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, scale_head, set_head
-from tunesmith_trainer.search.features import FeatureMatrix, compute_features
+from tunesmith_trainer.search.feature_matrix import FeatureMatrix
+from tunesmith_trainer.search.features import compute_features
 from tunesmith_trainer.search.finetune import classify
 from tunesmith_trainer.search.finetune_trials import (
     REFIT,
