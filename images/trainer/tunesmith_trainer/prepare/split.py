@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid
-from tunesmith_trainer.prepare.checks import evidence, number
+from tunesmith_trainer.prepare.checks import evidence, named, number
 from tunesmith_trainer.prepare.dataset import DROPPED, TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.duplicates import Twins, near_pairs, originals, pools
+from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
 from tunesmith_trainer.prepare.observed import BoolArray, Draft, IntArray, Observed, content_position
 from tunesmith_trainer.prepare.source import NO_SPLIT
 
@@ -119,12 +120,13 @@ def _copies_follow(
 
 
 def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> None:
-    """Report classes without a validation or test image; refuse classes that nothing is left to train on.
+    """Report classes without a validation or test image; refuse what cannot be trained or verified.
 
     Nothing is moved to fill a gap: it would move back when images are added.
 
     Raises:
-        DatasetInvalid: a class has no training image.
+        DatasetInvalid: a class has no training image, or there is no validation or no test image at all
+            although the spec wants some.
     """
     counts = np.zeros((len(observed.names), 3), np.int64)
     used = sides.split != DROPPED
@@ -133,22 +135,25 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     untrained = [observed.names[code] for code in living if counts[code, TRAIN] == 0]
     if untrained:
         raise DatasetInvalid(
-            f"No training image is left of {', '.join(map(repr, untrained[:5]))}.",
+            f"No training image is left of {named(untrained, 5)}.",
             "Add images to the class's training side, or choose another spec.dataset.split.seed.",
         )
-    for side, name, wanted in (
-        (VALIDATION, "validation", spec.split.validation),
-        (TEST, "test", spec.split.test),
-    ):
+    for side, name in ((VALIDATION, "validation"), (TEST, "test")):
         lacking = [observed.names[code] for code in living if counts[code, side] == 0]
-        if not lacking or (wanted == 0 and len(lacking) == len(living)):
-            continue
-        listed = ", ".join(map(repr, lacking[:5])) + (
-            f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        if lacking and (len(lacking) < len(living) or getattr(spec.split, name) > 0):
+            observed.drafts.append(_lacking(name, lacking, len(living)))
+
+
+def _lacking(name: str, classes: list[str], of: int) -> Draft:
+    if len(classes) == of:
+        raise DatasetInvalid(
+            f"Of these few images no image is on the {name} side of the split.",
+            f"Add images, raise spec.dataset.split.{name}, or choose another spec.dataset.split.seed.",
         )
-        sentence = (
-            f"{number(len(lacking), 'class', 'classes')} {'has' if len(lacking) == 1 else 'have'} no {name} "
-            f"image: {listed}; add images, or raise spec.dataset.split.{name}."
-        )
-        rows = tuple((-1, each, "") for each in lacking[:12])
-        observed.drafts.append(Draft(f"no-{name}-image", "Report", len(lacking), sentence, rows))
+    has = "has" if len(classes) == 1 else "have"
+    sentence = (
+        f"{number(len(classes), 'class', 'classes')} {has} no {name} image: "
+        f"{named(classes, 5)}; add images, or raise spec.dataset.split.{name}."
+    )
+    rows = tuple((-1, each, "") for each in classes[:MOST_EVIDENCE])
+    return Draft(f"no-{name}-image", "Report", len(classes), sentence, rows)
