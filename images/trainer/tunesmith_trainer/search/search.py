@@ -72,8 +72,8 @@ FIRST_FINE_TUNINGS: tuple[Mapping[str, Setting], ...] = (
 )
 """Where the search begins: the rates that did best on a few hundred photos, and more careful ones."""
 START_HEAD = HeadConfig(learning_rate=1e-3, weight_decay=1.0, epochs=10, label_smoothing=0.1)
-"""The head that fine-tunings start from: trained softly, because the best head leaves hardly any loss on its own
-training images, and without a loss the network below it has nothing to learn from."""
+"""The head that fine-tunings start from: trained softly, because the best head leaves hardly any loss on its
+own training images, and without a loss the network below it has nothing to learn from."""
 FINE_TUNE_FOLDS = 3
 """On small sets one in three images is held out from the fine-tunings that are compared."""
 
