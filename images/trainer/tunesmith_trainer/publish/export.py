@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ LABELS_FILE = "labels.json"
 TOLERANCE = 1e-4
 """The largest difference of a probability between ONNX Runtime and torch."""
 _SAMPLES = 4
+_CAPTURED_OPSET = 18
 _PROTOBUF_BYTES = 2**31 - 2**24  # a graph in one file ends at 2 GiB; the nodes need some of it
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -95,8 +97,8 @@ def export_classifier(
     """Write a classifier's files and prove that the graph predicts what the module does.
 
     Args:
-        model: maps images float32 [n, 3, S, S] to (logits [n, K], embedding [n, D], feature map or None), on
-            any device, with its linear head as ``head``; it is not changed.
+        model: maps images float32 [n, 3, S, S] to (logits [n, K], embedding [n, D], feature map or None),
+            with its linear head as ``head``. It is left on the CPU, in float32 and evaluation mode.
         preprocess: how its input is made.
         labels: K class names in the order of the logits.
         samples: uint8 [m, S, S, 3], at least one image to compare on.
@@ -105,23 +107,15 @@ def export_classifier(
     Raises:
         ExportFailed: the model is too large for one ONNX file, or no exporter's graph agrees with torch.
     """
-    served = _Served(copy.deepcopy(model).to(device="cpu", dtype=torch.float32)).eval()
+    served = _Served(model.to(device="cpu", dtype=torch.float32)).eval()
     _check_size(served)
     inputs = _batches(preprocess.normalise(samples))
-    path = directory / MODEL_FILE
-    started = time.monotonic()
-    outputs = _write_graph(served, inputs[-1], path)
-    seconds = time.monotonic() - started
-    try:
-        difference = _checked_difference(served, inputs, path)
-    except ExportFailed:
-        _write_captured_graph(served, inputs[-1], path, outputs)
-        difference = _checked_difference(served, inputs, path)
+    exported = _write_graph(served, inputs, directory / MODEL_FILE)
     _write_weights(served.model, directory / WEIGHTS_FILE)
     (directory / PREPROCESS_FILE).write_text(preprocess.to_json(), encoding="utf-8")
     text = json.dumps(list(labels), ensure_ascii=False, separators=(",", ":"))
     (directory / LABELS_FILE).write_text(text, encoding="utf-8")
-    return Exported(tuple(outputs), OPSET, difference, seconds)
+    return exported
 
 
 def _check_size(served: nn.Module) -> None:
@@ -139,19 +133,30 @@ def _batches(images: Float32Array) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images[:1].copy()), torch.from_numpy(three.copy())
 
 
-def _write_graph(served: nn.Module, example: torch.Tensor, path: Path) -> list[str]:
+def _write_graph(served: nn.Module, inputs: tuple[torch.Tensor, torch.Tensor], path: Path) -> Exported:
+    """Let the exporters try in turn until the graph of one predicts what torch does."""
     with torch.inference_mode():
-        count = len(served(example))
-    outputs = ["logits", "embedding", "feature_map"][:count]
-    try:
-        export_graph(served, example, path, outputs)
-    except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError):
-        _write_captured_graph(served, example, path, outputs)
-    return outputs
+        outputs = ["logits", "embedding", "feature_map"][: len(served(inputs[0]))]
+    exporters = ((OPSET, export_graph), (_CAPTURED_OPSET, _write_captured_graph))
+    failure = ExportFailed("")
+    for opset, write in exporters:
+        started = time.monotonic()
+        try:
+            # Both print what they do, and standard output belongs to the events.
+            with contextlib.redirect_stdout(sys.stderr):
+                write(served, inputs[-1], path, outputs)
+            seconds = time.monotonic() - started
+            return Exported(tuple(outputs), opset, _checked_difference(served, inputs, path), seconds)
+        except ExportFailed as error:
+            failure = error
+        except (RuntimeError, TypeError, ValueError) as error:
+            failure = _disagreement(f"cannot be written ({str(error).partition(chr(10))[0][:200]})")
+            failure.__cause__ = error
+    raise failure
 
 
 def _write_captured_graph(served: nn.Module, example: torch.Tensor, path: Path, outputs: list[str]) -> None:
-    """Export by capturing the graph: ten times slower than tracing, but right where a model branches."""
+    """Export by capturing the graph: ten times slower than tracing, but it notices where a model branches."""
     program = torch.onnx.export(
         served,
         (example,),
@@ -159,11 +164,11 @@ def _write_captured_graph(served: nn.Module, example: torch.Tensor, path: Path, 
         input_names=["image"],
         output_names=outputs,
         dynamic_shapes={"image": {0: torch.export.Dim("images")}},
-        opset_version=18,
+        opset_version=_CAPTURED_OPSET,
         verbose=False,
     )
     if program is None:
-        raise ExportFailed("torch's exporter returned no graph.", "Choose another backbone.")
+        raise _disagreement("was not made by torch's exporter")
     program.save(path, external_data=False)
 
 
@@ -185,7 +190,7 @@ def _checked_difference(served: nn.Module, inputs: tuple[torch.Tensor, torch.Ten
 
 
 def _disagreement(what: str) -> ExportFailed:
-    return ExportFailed(f"The exported ONNX graph {what}.", "Choose another backbone, or report it.")
+    return ExportFailed(f"The model's ONNX graph {what}.", "Choose another backbone, or report it.")
 
 
 def _write_weights(model: nn.Module, path: Path) -> None:

@@ -26,7 +26,6 @@ from tunesmith_trainer.verify.calibration import Calibration, calibrate_error
 from tunesmith_trainer.verify.champion import Champion, Measured, compare
 from tunesmith_trainer.verify.corruptions import (
     CorruptionPlan,
-    CorruptionResult,
     corruption_accuracy,
     per_corruption,
     plan_corruptions,
@@ -35,10 +34,7 @@ from tunesmith_trainer.verify.corruptions import (
 from tunesmith_trainer.verify.gates import Comparison, decide_gates
 from tunesmith_trainer.verify.latency import Latency
 from tunesmith_trainer.verify.metrics import (
-    MIN_SLICE_SUPPORT,
-    ClassResult,
     Predictions,
-    SliceResult,
     confusion_matrix,
     measure,
     measure_resamples,
@@ -52,6 +48,7 @@ from tunesmith_trainer.verify.predictions import (
     evaluate_corrupted,
     even_rows,
 )
+from tunesmith_trainer.verify.tables import Tables, remarks
 from tunesmith_trainer.verify.verification import ChampionResult, TestPredictions, Verification
 
 _MOST_THREADS = 8  # as many as a predictor takes unless told otherwise
@@ -112,46 +109,32 @@ def verify_model(
     threads = min(allowed_processors(), _MOST_THREADS)
     predictor = Predictor(directory, threads=1)
     judged = _judge(predictor, sample, threads, events, task="evaluate", corrupted=True)
-    clean = judged.measured.correct[np.unique(sample.plan.position)]
-    corruptions = per_corruption(sample.plan, judged.corrupted, predictor.preprocess.image_size)
-    calibration = calibrate_error(
-        judged.predictions.probabilities, sample.labels, samples=sample.samples, seed=sample.seed
-    )
+    tables = _tabulate(judged, sample, predictor.preprocess.image_size)
     took, times = _time(directory, sample, threads, events)
-    confusion = confusion_matrix(judged.predictions)
-    classes = per_class(confusion, dataset.classes)
-    slices = per_slice(judged.predictions)
-    metrics = _intervals(judged.measured, calibration)
+    metrics = _intervals(judged.measured, tables.calibration)
     metrics["latencyP95Milliseconds"] = _latency_interval(times, sample)
     megabytes = model_megabytes(directory)
     metrics["modelSizeMegabytes"] = Interval(megabytes, megabytes, megabytes)
     rival = _measure_champion(champion, spec, sample, threads, events)
     comparisons = _comparisons(spec, judged.measured, metrics, rival, champion, dataset)
-    gates = decide_gates(
-        spec.verification.gates,
-        metrics,
-        comparisons,
-        _remarks(classes, slices, calibration, corruptions, took),
-    )
-    worst_slice = next((one for one in slices if one.judged), None)
+    explained = remarks(tables, took)
+    lowest = tables.lowest_slice
     return Verification(
         metrics=metrics,
         images=len(sample.rows),
         classes=dataset.classes,
-        worst_class=_worst_class(classes).name,
-        worst_slice=f"{worst_slice.column}={worst_slice.value}" if worst_slice else None,
-        per_class=classes,
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        calibration=calibration,
-        slices=slices,
-        corruptions=corruptions,
+        worst_class=tables.worst_class.name,
+        worst_slice=f"{lowest.column}={lowest.value}" if lowest else None,
+        per_class=tables.classes,
+        confusion=tables.confusion,
+        calibration=tables.calibration,
+        slices=tables.slices,
+        corruptions=tables.corruptions,
         corruption_images=sample.plan.images,
-        clean_accuracy=float(clean.mean()),
+        clean_accuracy=float(judged.measured.correct[np.unique(sample.plan.position)].mean()),
         latency=took,
-        gates=gates,
-        champion=ChampionResult(champion.digest, champion.dataset_digest, rival.values)
-        if champion and rival
-        else None,
+        gates=decide_gates(spec.verification.gates, metrics, comparisons, explained),
+        champion=_champion_result(champion, rival),
         verified_at=(now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         predictions=TestPredictions(
             sample.rows, sample.labels, judged.predictions.probabilities, judged.evaluation.embeddings
@@ -220,6 +203,19 @@ def _judge(
     return _Judged(Measured(values, resampled, correct), predictions, evaluation, right)
 
 
+def _tabulate(judged: _Judged, sample: _Sample, image_size: int) -> Tables:
+    confusion = confusion_matrix(judged.predictions)
+    return Tables(
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        classes=per_class(confusion, sample.dataset.classes),
+        slices=per_slice(judged.predictions),
+        calibration=calibrate_error(
+            judged.predictions.probabilities, sample.labels, samples=sample.samples, seed=sample.seed
+        ),
+        corruptions=per_corruption(sample.plan, judged.corrupted, image_size),
+    )
+
+
 def _intervals(measured: Measured, calibration: Calibration) -> dict[str, Interval]:
     nothing: FloatArray = np.empty(0)
     intervals = {
@@ -281,6 +277,12 @@ def _measure_champion(
     return Measured(values, measured.resampled, measured.correct)
 
 
+def _champion_result(champion: Champion | None, rival: Measured | None) -> ChampionResult | None:
+    if champion is None or rival is None:
+        return None
+    return ChampionResult(champion.digest, champion.dataset_digest, rival.values)
+
+
 def _comparisons(
     spec: TrainingJobSpec,
     model: Measured,
@@ -300,41 +302,3 @@ def _comparisons(
         for gate in spec.verification.gates
         if gate.relative_to and gate.metric in full.values and gate.metric in rival.values
     }
-
-
-def _worst_class(classes: tuple[ClassResult, ...]) -> ClassResult:
-    return min(classes, key=lambda one: 2.0 if one.recall is None else one.recall)
-
-
-def _remarks(
-    classes: tuple[ClassResult, ...],
-    slices: tuple[SliceResult, ...],
-    calibration: Calibration,
-    corruptions: tuple[CorruptionResult, ...],
-    took: Latency,
-) -> dict[str, str]:
-    """Per metric a sentence that helps to understand its value."""
-    worst = _worst_class(classes)
-    hardest = min(corruptions, key=lambda one: one.accuracy)
-    remarks = {
-        "worstClassRecall": f'The worst class is "{worst.name}" with {worst.support} test images.',
-        "calibrationError": (
-            f"A perfectly calibrated model would show about {calibration.expected_if_calibrated:.3f} on as "
-            f"many images, and at most {calibration.highest_if_calibrated:.3f} in 95 of 100 cases."
-        ),
-        "corruptionAccuracy": (
-            f"It is lowest under {hardest.kind} at severity {hardest.severity}: {hardest.accuracy:.3f}."
-        ),
-        "latencyP95Milliseconds": took.note,
-    }
-    lowest = next((one for one in slices if one.judged), None)
-    if lowest is not None:
-        remarks["worstSliceAccuracy"] = (
-            f'The worst slice is {lowest.column}="{lowest.value}" with {lowest.support} test images.'
-        )
-    else:
-        remarks["worstSliceAccuracy"] = (
-            "No slice column has a value with at least "
-            f"{MIN_SLICE_SUPPORT} test images; spec.dataset.sliceColumns names the columns."
-        )
-    return remarks
