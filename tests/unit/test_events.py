@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from tunesmith_trainer.events import Events
 
 
@@ -103,3 +104,10 @@ def test_progress_work_that_fails_reports_where_it_stopped() -> None:
     with pytest.raises(ValueError, match="half"):
         work()
     assert [line["done"] for line in lines(stream)] == [0, 5]
+
+
+def test_progress_that_goes_on_begins_where_the_other_process_stopped() -> None:
+    stream = io.StringIO()
+    with Events(stream).progress("decode", 10, "images", done=7) as bar:
+        bar.advance(3)
+    assert [line["done"] for line in lines(stream)] == [7, 10]

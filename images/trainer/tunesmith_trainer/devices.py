@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from tunesmith_api.reasons import DeviceMissing
+from tunesmith_trainer.processors import allowed_processors as allowed_processors
 
 DeviceType = Literal["cpu", "cuda"]
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -64,24 +61,3 @@ def _dtype(type_: DeviceType, precision: str) -> torch.dtype | None:
         case "Auto" if type_ == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return None
-
-
-def allowed_processors() -> int:
-    """Processors that affinity and the cgroup's CPU quota (v1 and v2) leave to this process, rounded up."""
-    processors = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
-    return max(1, min(processors, math.ceil(quota)) if quota else processors)
-
-
-def _cgroup_quota() -> float | None:
-    try:
-        limit, period = (_CGROUP / "cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit = (_CGROUP / "cpu" / "cpu.cfs_quota_us").read_text()
-        period = (_CGROUP / "cpu" / "cpu.cfs_period_us").read_text()
-        return None if int(limit) < 0 else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None

@@ -72,37 +72,36 @@ class Events:
         """Say that an earlier run finished this stage and its result is used."""
         self.emit("stage", stage=stage, state="reused", seconds=0.0)
 
-    def progress(self, task: str, total: int, unit: str) -> Progress:
-        """Return a bar for `total` units of work, to be used as a context manager."""
-        return Progress(self, task=task, stage=self._stage, total=total, unit=unit, clock=self._clock)
+    def progress(self, task: str, total: int, unit: str, *, done: int = 0) -> Progress:
+        """Return a bar for `total` units of work, to be used as a context manager.
+
+        Args:
+            task: what is done, in one word.
+            total: how many units there are.
+            unit: what they are, in the plural.
+            done: how many an earlier process did.
+        """
+        fields = {"task": task, "total": total, "unit": unit}
+        if self._stage is not None:
+            fields["stage"] = self._stage
+        return Progress(self, fields, done=done, clock=self._clock)
 
 
 class Progress:
     """Counts finished units and emits `progress` at most five times a second, the first and last always."""
 
     def __init__(
-        self,
-        events: Events,
-        *,
-        task: str,
-        stage: str | None,
-        total: int,
-        unit: str,
-        clock: Callable[[], float],
+        self, events: Events, fields: dict[str, Any], *, done: int, clock: Callable[[], float]
     ) -> None:
         """Prepare the bar; `Events.progress` is the way to get one."""
-        self._events = events
-        self._fields: dict[str, Any] = {"task": task, "total": total, "unit": unit}
-        if stage is not None:
-            self._fields["stage"] = stage
-        self._clock = clock
+        self._events, self._fields, self._clock = events, fields, clock
         self._lock = threading.Lock()
-        self._done = 0
+        self._done = done
         self._emitted = -1
         self._next = 0.0
 
     def __enter__(self) -> Self:
-        """Emit the bar at zero."""
+        """Emit the bar as it stands."""
         self._emit(self._clock())
         return self
 

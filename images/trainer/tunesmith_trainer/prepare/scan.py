@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith_package.preprocess import ImageInvalid, Preprocess, decode
-from tunesmith_trainer.devices import allowed_processors
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.perceptual import SMALL_SIDE, perceptual_hash, small_picture
 from tunesmith_trainer.prepare.pixels import PixelStore, translated
 from tunesmith_trainer.prepare.source import Item, Listing, Unreadable
+from tunesmith_trainer.processors import allowed_processors
 
 PART_IMAGES = 1_024
 PIXELS_FILE = "pixels.u8"
@@ -191,9 +191,8 @@ def _run(listing: Listing, preprocess: Preprocess, folder: Path, events: Events)
     out = _Output.resume(folder, preprocess.image_size)
     known = listing.entries is not None
     rows: list[dict[str, Any]] = []
-    with out.pixels, out.small, events.progress("decode", listing.total, listing.unit) as bar:
-        if known:
-            bar.advance(min(out.done, listing.total))
+    before = out.done if known else 0
+    with out.pixels, out.small, events.progress("decode", listing.total, listing.unit, done=before) as bar:
         for seen, pictures in _seen(listing, preprocess, out.done, bar.advance):
             if pictures is not None:
                 seen["pixel"] = len(out.pixels)
