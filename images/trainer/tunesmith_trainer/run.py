@@ -45,7 +45,7 @@ from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, restor
 from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Ledger, Trial
 from tunesmith_trainer.status import StatusBoard
-from tunesmith_trainer.verify.champion import find_champion
+from tunesmith_trainer.verify.champion import Champion, find_champion
 from tunesmith_trainer.verify.gates import require_gates
 from tunesmith_trainer.verify.verification import (
     METRICS_FILE,
@@ -292,9 +292,7 @@ class JobRun:
             with self.events.stage("verify"):
                 self.events.note("Writing the model as an ONNX graph and comparing it with torch.")
                 export_model(searched.candidate, own, directory)
-                champion = find_champion(
-                    self.store, self.job.name, cache=self.cache_dir / "packages", on_skip=self.events.note
-                )
+                champion = self._champion()
                 verification = verify_model(directory, own, self.spec, self.events, champion)
                 save_verification(verification, directory)
                 for name in (METRICS_FILE, PREDICTIONS_FILE):
@@ -316,6 +314,14 @@ class JobRun:
             " ".join(gate.message for gate in failed) or "The model met every gate.",
         )
         return verification
+
+    def _champion(self) -> Champion | None:
+        """The model that gates compare with; fetched only when one does."""
+        if not any(gate.relative_to for gate in self.spec.verification.gates):
+            return None
+        return find_champion(
+            self.store, self.job.name, cache=self.cache_dir / "packages", on_skip=self.events.note
+        )
 
     # Publish
 
