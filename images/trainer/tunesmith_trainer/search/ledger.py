@@ -6,6 +6,7 @@ next follows from these rows alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -24,12 +25,15 @@ MAX_CURVE_POINTS = 1_000
 
 @dataclass(frozen=True, config=CAMEL)
 class CurvePoint:
-    """One epoch of a fine-tuning; losses are mean negative log likelihoods in nats."""
+    """One epoch of a fine-tuning; losses are mean negative log likelihoods in nats.
+
+    What held-out images say is None where there are none: the last fine-tuning learns from all of them.
+    """
 
     epoch: int
     train_loss: float
-    validation_loss: float
-    validation_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
     learning_rate: float
 
 
@@ -103,8 +107,8 @@ class Ledger:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All trials in the order of their ids."""
-        return tuple(self._trials[key] for key in sorted(self._trials))
+        """All trials in the order in which they were proposed; one without a number comes last."""
+        return tuple(self._trials[key] for key in sorted(self._trials, key=_place))
 
     def get(self, trial_id: str) -> Trial | None:
         """The trial of this id, if there is one."""
@@ -130,3 +134,14 @@ class Ledger:
 def trial_id(index: int) -> str:
     """Name of the trial proposed as number ``index``, from 1."""
     return f"t{index:04d}"
+
+
+def trial_number(trial_id: str) -> int | None:
+    """The number that ``trial_id`` named, or None for a name that is not one of its."""
+    digits = trial_id.removeprefix("t")
+    return int(digits) if digits.isdigit() else None
+
+
+def _place(trial_id: str) -> tuple[float, str]:
+    number = trial_number(trial_id)
+    return (math.inf if number is None else number), trial_id
