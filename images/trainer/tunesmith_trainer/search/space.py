@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from tunesmith_api.search_spec import Categorical, IntUniform, LogUniform, Parameter, SearchSpace, Uniform
@@ -74,6 +73,14 @@ def parameters_of(spec: TrainingJobSpec, strategy: str) -> tuple[Parameter, ...]
     return tuple(one for one in spec.search.parameters if one.name in known)
 
 
+def strategies_of(spec: TrainingJobSpec) -> tuple[str, ...]:
+    """The strategies that trials may have."""
+    for parameter in spec.search.parameters:
+        if parameter.name == "strategy" and parameter.search_space.categorical:
+            return parameter.search_space.categorical.choices
+    return spec.transfer.strategies
+
+
 def backbone_choices(spec: TrainingJobSpec) -> list[str]:
     """Names of the backbones among which trials choose."""
     for parameter in spec.search.parameters:
@@ -101,8 +108,10 @@ def sample(
 
 
 def _applies(parameter: Parameter, chosen: Mapping[str, Setting]) -> bool:
+    """Whether a parameter's condition holds; one on a parameter that the trial does not have never does."""
     when = parameter.when
-    return when is None or str(chosen.get(when.parameter)) in when.values
+    # As settings, because "0.10" in the spec was read as 0.1.
+    return when is None or chosen.get(when.parameter) in [as_setting(one) for one in when.values]
 
 
 def _draw(name: str, kind: Uniform | LogUniform | IntUniform | Categorical, sampler: Sampler) -> Setting:
@@ -130,38 +139,32 @@ def as_setting(word: str) -> Setting:
 
 
 def grid(spec: TrainingJobSpec, strategy: str, backbones: list[str]) -> list[dict[str, object]]:
-    """All combinations, each once, in the form that a sampler is told to repeat."""
-    axes: list[tuple[str, list[object]]] = [("backbone", [*backbones])] if len(backbones) > 1 else []
-    axes += [(one.name, list(_points(one.search_space.kind))) for one in parameters_of(spec, strategy)]
-    combinations: dict[str, dict[str, object]] = {}
-    for values in itertools.product(*(points for _, points in axes)):
-        wanted = dict(zip((name for name, _ in axes), values, strict=True))
-        used: dict[str, object] = {}
-        sample(spec, strategy, backbones, _Repeat(wanted, used))
-        combinations[repr(used)] = used
-    return list(combinations.values())
+    """The combinations, each once, in the form that a sampler is told to repeat; at most ``numTrials``."""
+    parameters = parameters_of(spec, strategy)
+
+    def combinations(index: int, chosen: dict[str, Setting]) -> Iterator[dict[str, object]]:
+        if index == len(parameters):
+            yield {}
+            return
+        parameter = parameters[index]
+        if not _applies(parameter, chosen):
+            yield from combinations(index + 1, chosen)
+            return
+        for point in _points(parameter.search_space.kind):
+            setting = as_setting(point) if isinstance(point, str) else point
+            for rest in combinations(index + 1, {**chosen, parameter.name: setting}):
+                yield {parameter.name: point, **rest}
+
+    def everything() -> Iterator[dict[str, object]]:
+        for backbone in backbones:
+            named = {"backbone": backbone} if len(backbones) > 1 else {}
+            for rest in combinations(0, {"strategy": strategy, "backbone": backbone}):
+                yield {**named, **rest}
+
+    return list(itertools.islice(everything(), spec.search.num_trials))
 
 
-class _Repeat:
-    """A sampler that gives prescribed values and notes which were asked for."""
-
-    def __init__(self, wanted: Mapping[str, object], used: dict[str, object]) -> None:
-        self.wanted, self.used = wanted, used
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self.used[name] = self.wanted[name]
-        return float(str(self.wanted[name]))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        self.used[name] = self.wanted[name]
-        return int(str(self.wanted[name]))
-
-    def suggest_categorical(self, name: str, choices: list[str]) -> str:
-        self.used[name] = self.wanted[name]
-        return str(self.wanted[name])
-
-
-def _points(kind: Uniform | LogUniform | IntUniform | Categorical) -> Iterator[object]:
+def _points(kind: Uniform | LogUniform | IntUniform | Categorical) -> Iterator[Setting]:
     steps = [index / (GRID_POINTS - 1) for index in range(GRID_POINTS)]
     match kind:
         case Categorical():
@@ -171,16 +174,11 @@ def _points(kind: Uniform | LogUniform | IntUniform | Categorical) -> Iterator[o
             yield from sorted({round(least + step * (most - least)) for step in steps})
         case LogUniform():
             low, high = kind.bounds
-            yield from (
-                _clip(math.exp(math.log(low) + step * math.log(high / low)), low, high) for step in steps
-            )
+            yield from (_clip(low * (high / low) ** step, low, high) for step in steps)
         case Uniform():
             low, high = kind.bounds
-            yield from (low + step * (high - low) for step in steps)
+            yield from (_clip(low + step * (high - low), low, high) for step in steps)
 
 
 def _clip(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
-
-
-Suggest = Callable[[Sampler], dict[str, Setting]]
