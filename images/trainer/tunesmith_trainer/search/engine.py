@@ -7,29 +7,43 @@ only connects them: a ``Source`` hands out configurations and takes results, and
 from __future__ import annotations
 
 import json
-import logging
-import shutil
+import random
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import ray
+import numpy as np
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
+from tunesmith_api.reasons import Interrupted
+from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_trainer.devices import Device
+from tunesmith_trainer.search.local_ray import local_ray as ray_session
 
-OBJECT_STORE_BYTES = 80 * 2**20
-"""Only configurations and metrics travel between processes; images and features are read from disk."""
+T = TypeVar("T")
+
+PRELOAD = ("tunesmith_trainer.search.head_trials",)
+"""What worker processes import as they start; the first trials, which are heads, need nothing else."""
+PERTURBATION_EPOCHS = 2
+"""Population based training compares the population each time every trial has had this many more epochs."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Resources of one running trial."""
+    """What one running trial may use of the machine.
+
+    Attributes:
+        cpus: threads. Ray counts trials, not these: every trial has one of its slots.
+        gpus: GPUs or a part of one.
+    """
 
     cpus: float
     gpus: float
@@ -51,6 +65,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class EvolvingSource(Source, Protocol):
+    """A source that wants to know what population based training does to its trials."""
+
+    def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
+        """Take note that a trial goes on with the donor's weights and a new configuration."""
+        ...
+
+
 def report(score: float, news: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
     """What a trainable's ``step`` returns: a score, and news for ``Source.result``.
 
@@ -67,32 +90,19 @@ def trial_share(device: Device, parallel: int, gpus_per_trial: float | None) -> 
     return Share(max(1.0, device.threads // parallel), gpus)
 
 
-@contextmanager
-def local_ray(device: Device, scratch: Path) -> Iterator[None]:
-    """Run Ray on this machine alone for the duration of the block, and remove what it leaves.
+def trial_slots(spec: TrainingJobSpec) -> int:
+    """How many trials run at once at most: one batch of heads, then ``parallelTrials`` fine-tunings."""
+    search = spec.search
+    if "FineTune" not in spec.transfer.strategies:
+        return 1
+    return max(1, min(search.parallel_trials, search.max_fine_tune_trials, search.num_trials))
 
-    No dashboard, no usage statistics, loopback only. Ray's sockets need short paths, so its session lies in
-    the temporary folder of the system.
-    """
-    if ray.is_initialized():
+
+@contextmanager
+def local_ray(device: Device, slots: int) -> Iterator[None]:
+    """Ray on this machine for the duration of the block; see ``local_ray``."""
+    with ray_session(slots, device.gpus, PRELOAD):
         yield
-        return
-    session = tempfile.mkdtemp(prefix="ts-ray-")
-    try:
-        ray.init(
-            num_cpus=device.threads,
-            num_gpus=device.gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=session,
-            _node_ip_address="127.0.0.1",
-        )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(session, ignore_errors=True)
 
 
 def run(
@@ -103,10 +113,12 @@ def run(
     parallel: int,
     scratch: Path,
     mutations: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> None:
     """Run trials of ``source`` until it has no more.
 
-    A trial whose process dies is over; the others go on.
+    A trial whose process dies is over; the others go on. An error of the source and a signal end the run at
+    once, without waiting for the epochs that are under way; Ray must not be used after that.
 
     Args:
         trainable: a class whose ``setup`` takes the configuration.
@@ -115,21 +127,26 @@ def run(
         parallel: how many run at once.
         scratch: a folder for Ray Tune's own files, which nobody reads.
         mutations: what population based training (Jaderberg et al. 2017) may change of a configuration; None
-            for no such training.
+            for no such training. All trials of the source then run in turns, ``parallel`` at a time.
+        seed: of what population based training draws at random.
+
+    Raises:
+        Interrupted: the process was asked to stop and its own handler let it go on.
+        Exception: whatever the source or the process's own handlers of signals raise.
     """
-    adapter = _Search(source)
-    scheduler = _Scheduler(adapter) if mutations is None else _Population(adapter, mutations)
-    resources = tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus})
+    connection = _Connection(source)
+    resources = {"cpu": 1, "gpu": share.gpus}
+    space: dict[str, Any] | None = None
+    if mutations is None:
+        config = _feed(connection, parallel)
+    else:
+        trainable, space = _boxed(trainable), _population(connection)
+        config = _evolve(connection, mutations, seed)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="tune-", ignore_cleanup_errors=True) as folder:
-        tune.Tuner(
-            resources,
-            tune_config=tune.TuneConfig(
-                search_alg=adapter,
-                scheduler=scheduler,
-                num_samples=-1,
-                max_concurrent_trials=parallel,
-                reuse_actors=mutations is None,
-            ),
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space=space,
+            tune_config=config,
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=folder,
@@ -137,42 +154,143 @@ def run(
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
-        ).fit()
+        )
+        _past_ray(tuner.fit)
 
 
-class _Unsaved:
-    """Leaves nothing in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores from them."""
+def _feed(connection: _Connection, parallel: int) -> tune.TuneConfig:
+    """Configurations one by one, each as soon as a slot is free."""
+    return tune.TuneConfig(
+        search_alg=_Search(connection),
+        scheduler=_Scheduler(connection),
+        num_samples=-1,
+        max_concurrent_trials=parallel,
+        reuse_actors=True,
+    )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+
+_BOX = "trial"
+"""Population based training allows no searcher, only a list of values for a parameter: here whole trials."""
 
 
-class _Search(_Unsaved, Searcher):
-    """Hands the source's configurations to Ray Tune and maps its trial names to ours."""
+def _population(connection: _Connection) -> dict[str, Any]:
+    configurations = list(iter(lambda: connection.call(connection.source.next), None))
+    return {_BOX: tune.grid_search([dict(one) for one in configurations if one is not None])}
+
+
+def _evolve(connection: _Connection, mutations: Mapping[str, Any], seed: int) -> tune.TuneConfig:
+    """All trials in turns, comparing them as they go."""
+    random.seed(seed)  # Ray draws from the process's own generators.
+    np.random.seed(seed)
+    return tune.TuneConfig(scheduler=_Population(connection, mutations), reuse_actors=True)
+
+
+def _boxed(trainable: type[tune.Trainable]) -> type[tune.Trainable]:
+    """The class, taking its configuration out of the box."""
+
+    class Boxed(trainable):  # type: ignore[valid-type, misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            super().setup(config.get(_BOX, config))
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return bool(super().reset_config(new_config.get(_BOX, new_config)))
+
+    return Boxed
+
+
+class _Cut(BaseException):
+    """An error on its way past Ray Tune.
+
+    Ray Tune would wrap an ``Exception`` in one of its own, log it, and wait for the running epochs.
+    """
+
+    def __init__(self, error: Exception | None, number: int = 0) -> None:
+        super().__init__(error, number)
+        self.error, self.number = error, number
+
+
+def _past_ray(fit: Callable[[], object]) -> None:
+    """Call Ray Tune; what signals and the source have to say comes out as it is, and at once."""
+
+    def cut(number: int, frame: FrameType | None) -> None:
+        raise _Cut(None, number)
+
+    handled: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handled = {number: handler for number, handler in own.items() if handler is not signal.SIG_IGN}
+    caught: _Cut | None = None
+    try:
+        for number in handled:
+            signal.signal(number, cut)
+        fit()
+    except _Cut as error:
+        caught = error
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    if caught is None:
+        return
+    if caught.error is not None:
+        raise caught.error
+    signal.raise_signal(caught.number)
+    raise Interrupted("The run was asked to stop.", "Run the same command again to go on.")
+
+
+class _Connection:
+    """The source as Ray Tune's classes see it."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(metric="score", mode="min")
         self.source = source
-        self.ids: dict[str, str] = {}
+        self.over: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores them."""
+        return {}
+
+    def call(self, ask: Callable[[], T]) -> T:
+        """Ask the source; its errors pass Ray Tune by."""
+        try:
+            return ask()
+        except Exception as error:
+            raise _Cut(error) from error
+
+    def tell(self, trial: Any, result: Mapping[str, Any]) -> bool:
+        """Pass a trial's result on; False ends the trial."""
+        if "news" not in result or trial.trial_id in self.over:
+            return trial.trial_id not in self.over
+        news = {**json.loads(result["news"]), "done": result["done"]}
+        go_on = self.call(lambda: self.source.result(name_of(trial), news))
+        # Ray hands over twice the result after which a trial ends.
+        if news["done"] or not go_on:
+            self.over.add(trial.trial_id)
+        return go_on
+
+    def ended(self, trial: Any, *, failed: bool) -> None:
+        """Say that a trial is over."""
+        self.call(lambda: self.source.ended(name_of(trial), failed=failed))
+
+
+def name_of(trial: Any) -> str:
+    """Our name of one of Ray Tune's trials."""
+    return str(trial.config.get(_BOX, trial.config)["id"])
+
+
+class _Search(Searcher):
+    """Hands the source's configurations to Ray Tune."""
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(metric="score", mode="min")
+        self.connection = connection
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        config = self.source.next()
-        if config is None:
-            return Searcher.FINISHED
-        self.ids[trial_id] = str(config["id"])
-        return dict(config)
+        config = self.connection.call(self.connection.source.next)
+        return Searcher.FINISHED if config is None else dict(config)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self.source.ended(self.ids.pop(trial_id), failed=error)
-
-    def tell(self, trial: Any, result: Mapping[str, Any]) -> bool:
-        """Pass a trial's result on; False ends the trial."""
-        name = self.ids.get(trial.trial_id)
-        if name is None or "news" not in result:
-            return True
-        return self.source.result(name, {**json.loads(result["news"]), "done": result["done"]})
+        """Nothing to do: the scheduler is told the same."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it all."""
@@ -181,40 +299,65 @@ class _Search(_Unsaved, Searcher):
         """Nothing to restore."""
 
 
-class _Scheduler(_Unsaved, FIFOScheduler):
+class _Scheduler(FIFOScheduler):
     """Asks the source after each step whether the trial goes on."""
 
-    def __init__(self, adapter: _Search) -> None:
+    def __init__(self, connection: _Connection) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.adapter = adapter
+        self.connection = connection
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        go_on = self.adapter.tell(trial, result)
+        go_on = self.connection.tell(trial, result)
         return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         # Ray gives the last result, whose `done` the trainable set, only here.
-        self.adapter.tell(trial, result)
+        self.connection.tell(trial, result)
+        self.connection.ended(trial, failed=False)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.connection.ended(trial, failed=True)
 
 
-class _Population(_Unsaved, PopulationBasedTraining):
+class _Population(PopulationBasedTraining):
     """Ray's population based training, with each result told to the source first."""
 
-    def __init__(self, adapter: _Search, mutations: Mapping[str, Any]) -> None:
+    def __init__(self, connection: _Connection, mutations: Mapping[str, Any]) -> None:
         super().__init__(
             time_attr="training_iteration",
             metric="score",
             mode="min",
-            perturbation_interval=2,
-            hyperparam_mutations=dict(mutations),
+            perturbation_interval=PERTURBATION_EPOCHS,
+            hyperparam_mutations={_BOX: dict(mutations)},
+            log_config=False,
+            synch=True,
         )
-        self.adapter = adapter
+        self.connection = connection
+        self.names: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if not self.adapter.tell(trial, result):
+        if not self.connection.tell(trial, result):
             return str(TrialScheduler.STOP)
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self.adapter.tell(trial, result)
+        self.connection.tell(trial, result)
         super().on_trial_complete(tune_controller, trial, result)
+        self.connection.ended(trial, failed=False)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_error(tune_controller, trial)
+        self.connection.ended(trial, failed=True)
+
+    def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        # Ray copies the better trial's whole configuration, its name too.
+        config = {**trial.config[_BOX], "id": self.names[trial.trial_id]}
+        trial.set_config({_BOX: config})
+        donor, source = name_of(trial_to_clone), self.connection.source
+        if isinstance(source, EvolvingSource):
+            self.connection.call(lambda: source.changed(config["id"], config, donor))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self.names[trial.trial_id] = name_of(trial)

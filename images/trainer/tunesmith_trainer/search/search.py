@@ -150,7 +150,7 @@ def run_search(context: SearchContext) -> SearchResult:
     search = _Search(context)
     with context.timed("features"):
         search.embed()
-    with engine.local_ray(context.device, context.scratch):
+    with engine.local_ray(context.device, engine.trial_slots(context.spec)):
         with context.timed("heads"):
             search.run_heads()
         with context.timed("finetune"):
@@ -382,6 +382,7 @@ class _Search:
                 parallel=parallel,
                 scratch=self.context.scratch,
                 mutations=_mutations() if self.spec.search.algorithm.name == "PBT" else None,
+                seed=self.seed,
             )
         return self._choose(tasks, ids, held_out)
 

@@ -1,0 +1,174 @@
+"""Ray on this machine alone: lean, loopback only, startable early in the background, gone without a trace.
+
+``ray.init`` takes six seconds on two idle cores, and a worker process as long again for its imports. Both can
+happen while the trainer itself imports, lists and decodes (``start_early``), and they happen without what one
+machine has no use for: the dashboard's API server, the autoscaler's monitor and the log monitor, each of them
+a Python process. ``search/README.md`` has the measurements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Only configurations and metrics travel between processes; images and features are read from disk."""
+PREFIX = "ts-ray-"
+SOCKET_FOLDER_LENGTH = 30
+"""Characters that the path of the temporary folder may have: sockets lie 70 deeper, and Unix allows 107."""
+UNNEEDED = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Methods of ``ray._private.node.Node`` that start processes for clusters and dashboards, and for which
+``ray.init`` has no switch. Should a later Ray rename them, it starts with all its processes, only slower."""
+
+
+class LocalRay:
+    """The Ray of this process. ``start`` returns at once, ``wait`` when Ray is ready.
+
+    Args:
+        slots: trials that may run at once, counted as Ray's processors. As many worker processes are started
+            ahead of the first trial.
+        gpus: GPUs that trials may share; None lets Ray look for them.
+        preload: modules that every worker imports as it starts.
+    """
+
+    def __init__(self, slots: int, gpus: int | None, preload: Sequence[str] = ()) -> None:
+        self.slots, self.gpus, self.preload = slots, gpus, tuple(preload)
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._ready, self._over = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        """Start Ray in a thread. Off the main thread Ray leaves the process's handler of SIGTERM alone."""
+        self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until Ray is ready.
+
+        Raises:
+            Exception: whatever kept Ray from starting.
+        """
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End every process of Ray and remove its files."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Start Ray, and stay: Linux ends Ray's processes when the thread that started them ends."""
+        try:
+            parent = _temporary_folder()
+            remove_leftovers(parent)
+            with tempfile.TemporaryDirectory(
+                dir=parent, prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True
+            ) as folder:
+                _init(self.slots, self.gpus, self.preload, folder)
+                self._ready.set()
+                self._over.wait()
+                _shutdown()
+        except Exception as error:
+            self._error = error
+            _shutdown()
+        finally:
+            self._ready.set()
+
+
+def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> None:
+    import ray
+    from ray._private.node import Node
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        for name in UNNEEDED:
+            if hasattr(Node, name):
+                stack.enter_context(_left_out(Node, name))
+        ray.init(
+            address="local",
+            num_cpus=slots,
+            num_gpus=gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+            _system_config={"preload_python_modules": list(preload), "enable_metrics_collection": False},
+        )
+
+
+def _shutdown() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _left_out(owner: type, name: str) -> Iterator[None]:
+    """Have a method do nothing for the duration of the block."""
+    original = getattr(owner, name)
+    setattr(owner, name, lambda *args, **kwargs: None)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _temporary_folder() -> Path:
+    """The system's temporary folder, or ``/tmp`` where that one's path is too long for sockets."""
+    folder, short = Path(tempfile.gettempdir()), Path("/tmp")
+    usable = short.is_dir() and os.access(short, os.W_OK | os.X_OK)
+    return short if len(str(folder)) > SOCKET_FOLDER_LENGTH and usable else folder
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove the folders of trainers that were killed before they could do it themselves."""
+    processes = Path("/proc")
+    if not (processes / "self").exists():
+        return
+    for folder in parent.glob(f"{PREFIX}*"):
+        owner = folder.name.removeprefix(PREFIX).split("-")[0]
+        if owner.isdigit() and not (processes / owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_early: LocalRay | None = None
+
+
+def start_early(slots: int, gpus: int | None, preload: Sequence[str] = ()) -> None:
+    """Start Ray in the background, for ``local_ray`` to find it ready."""
+    global _early
+    if _early is None:
+        _early = LocalRay(slots, gpus, preload)
+        _early.start()
+
+
+def stop_early() -> None:
+    """End a Ray that was started early and that nobody came to use."""
+    global _early
+    running, _early = _early, None
+    if running is not None:
+        running.stop()
+
+
+@contextlib.contextmanager
+def local_ray(slots: int, gpus: int | None, preload: Sequence[str] = ()) -> Iterator[None]:
+    """Ray for the duration of the block: the one that was started early, or else one of its own."""
+    global _early
+    running, _early = _early, None
+    if running is None:
+        running = LocalRay(slots, gpus, preload)
+        running.start()
+    try:
+        running.wait()
+        yield
+    finally:
+        running.stop()
