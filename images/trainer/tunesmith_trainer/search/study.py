@@ -9,6 +9,7 @@ for it; Ray's own TuneBOHB needs hpbandster, which is no longer maintained.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -89,7 +90,9 @@ class Proposer:
 
     def _observe(self, trial: Trial) -> FrozenTrial | None:
         """A finished trial as Optuna knows it, or None when it has no score or is outside of this space."""
-        if trial.strategy != self._strategy or trial.score is None or trial.state == "Failed":
+        if trial.strategy != self._strategy or trial.backbone not in self._backbones:
+            return None
+        if trial.state == "Failed" or trial.score is None or not math.isfinite(trial.score):
             return None
         values: dict[str, Setting] = {"backbone": trial.backbone, **trial.parameters}
         known = {name: one for name, one in self._distributions.items() if name in values}
@@ -128,17 +131,25 @@ class EarlyStopper:
     ASHA is Li et al. (2020), by Optuna's SuccessiveHalvingPruner.
     """
 
-    def __init__(self, spec: TrainingJobSpec, max_epochs: int, finished: Sequence[Trial] = ()) -> None:
-        """Replay the finished trials, so that the next one meets the rungs as they are."""
+    def __init__(self, spec: TrainingJobSpec, max_epochs: int, earlier: Sequence[Trial] = ()) -> None:
+        """Replay the trials of the ledger, so that the next epoch meets the rungs as they are.
+
+        Args:
+            spec: with the rule.
+            max_epochs: of a fine-tuning.
+            earlier: finished and unfinished trials, in the order in which they were proposed.
+        """
         self._study = optuna.create_study(
             study_name="tunesmith", direction="minimize", pruner=_pruner(spec, max_epochs)
         )
         self._running: dict[str, optuna.Trial] = {}
         self._seen: dict[str, int] = {}
-        for trial in finished:
+        for trial in earlier:
             for point in trial.curve:
-                self.stop_after(trial.id, point.epoch, point.validation_loss)
-            self.close(trial.id, trial.score)
+                if point.validation_loss is not None:
+                    self.stop_after(trial.id, point.epoch, point.validation_loss)
+            if trial.finished:
+                self.close(trial.id, trial.score)
 
     def stop_after(self, trial_id: str, epoch: int, score: float) -> bool:
         """Tell the score after an epoch; True when the trial should end here."""
@@ -170,7 +181,7 @@ def _pruner(spec: TrainingJobSpec, max_epochs: int) -> optuna.pruners.BasePruner
     if spec.search.algorithm.name == "BOHB":
         return optuna.pruners.HyperbandPruner(
             min_resource=stopping.grace_epochs,
-            max_resource=max_epochs,
+            max_resource=max(max_epochs, stopping.grace_epochs),
             reduction_factor=stopping.reduction_factor,
         )
     return optuna.pruners.SuccessiveHalvingPruner(
