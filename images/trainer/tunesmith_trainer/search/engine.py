@@ -86,7 +86,9 @@ def trial_share(device: Device, parallel: int, gpus_per_trial: float | None) -> 
     """Divide the machine among ``parallel`` trials, so that together they fit."""
     gpus = 0.0
     if device.gpus:
-        gpus = gpus_per_trial or device.gpus / parallel
+        # More than the machine has would wait for ever, and beyond one Ray knows whole GPUs only.
+        gpus = min(gpus_per_trial or device.gpus / parallel, float(device.gpus))
+        gpus = gpus if gpus < 1 else float(int(gpus))
     return Share(max(1.0, device.threads // parallel), gpus)
 
 

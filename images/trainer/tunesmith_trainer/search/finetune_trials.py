@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from ray import tune
 from safetensors.torch import load_file, save_file
 
-from tunesmith_api.reasons import Reason, TunesmithError
+from tunesmith_api.reasons import Diverged, Reason
 from tunesmith_api.training_job import TransferSpec
 from tunesmith_package.preprocess import Preprocess
 from tunesmith_package.store import Store
@@ -22,12 +23,20 @@ from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
 from tunesmith_trainer.search.engine import report
+from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.finetune import FineTuneConfig, FineTuner, Images
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
 REFIT = "refit"
 """The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
+
+EVOLVING: Mapping[str, str] = {
+    "learningRate": "learning_rate",
+    "backboneLearningRateFactor": "backbone_learning_rate_factor",
+    "weightDecay": "weight_decay",
+}
+"""What population based training changes, by the names of the spec and of ``FineTuneConfig``."""
 
 
 def finetune_config(parameters: Mapping[str, Setting], transfer: TransferSpec) -> FineTuneConfig:
@@ -40,7 +49,7 @@ def finetune_config(parameters: Mapping[str, Setting], transfer: TransferSpec) -
             get("backboneLearningRateFactor", default.backbone_learning_rate_factor)
         ),
         weight_decay=float(get("weightDecay", default.weight_decay)),
-        epochs=int(get("epochs", transfer.max_epochs)),
+        epochs=min(int(get("epochs", transfer.max_epochs)), transfer.max_epochs),
         batch_size=int(get("batchSize", transfer.batch_size)),
         augmentation=str(get("augmentation", transfer.augmentation)),  # type: ignore[arg-type]
         label_smoothing=float(get("labelSmoothing", transfer.label_smoothing)),
@@ -148,8 +157,8 @@ class FineTuneTrainable(tune.Trainable):
             self.tuner = task.tuner(FineTuneConfig(**config["finetune"]), device, config["seed"])
             if config["checkpoint"]:
                 self.tuner.restore(Path(config["checkpoint"]))
-        except (TunesmithError, RuntimeError, MemoryError) as error:
-            self.failure = _failure(error)
+        except Exception as error:
+            self.failure = failure(error)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
@@ -163,16 +172,27 @@ class FineTuneTrainable(tune.Trainable):
         started = time.monotonic()
         try:
             result = self.tuner.run_epoch()
+            if len(self.tuner.validation.rows) and not math.isfinite(result.validation_loss):
+                raise Diverged(
+                    f"The held-out loss is {result.validation_loss} after epoch {result.epoch}.",
+                    "Lower the learning rate, or its upper bound in spec.search.parameters.",
+                )
             path = Path(self.settings["folder"]) / f"{self.settings['id']}-{result.epoch:04d}.safetensors"
             self.save_to(path)
-        except (TunesmithError, RuntimeError, MemoryError, OSError) as error:
-            return _failure(error)
+        except Exception as error:
+            return failure(error)
+        known = math.isfinite(result.validation_loss)
         news = {
-            "point": asdict(result),
+            "point": {
+                **asdict(result),
+                "validation_loss": result.validation_loss if known else None,
+                "validation_accuracy": result.validation_accuracy if known else None,
+            },
             "checkpoint": str(path),
             "seconds": time.monotonic() - started,
         }
-        return report(result.validation_loss, news, done=result.epoch >= self.tuner.config.epochs)
+        done = result.epoch >= self.tuner.config.epochs
+        return report(result.validation_loss if known else result.train_loss, news, done=done)
 
     def save_to(self, path: Path) -> None:
         """Write a checkpoint under a name that only a whole file has."""
@@ -189,24 +209,12 @@ class FineTuneTrainable(tune.Trainable):
         self.tuner.restore(Path(checkpoint_dir) / "checkpoint.safetensors")
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
-    """An error as the result that ends a trial."""
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error).lower()
-    if isinstance(error, TunesmithError):
-        reason = error.reason
-    else:
-        reason = Reason.OUT_OF_MEMORY if memory else Reason.INTERNAL_ERROR
-    if isinstance(error, OSError):
-        reason = Reason.DISK_FULL
-    return report(float("inf"), {"failed": reason.value, "message": str(error)[:1_000]}, done=True)
-
-
 @dataclass
 class FineTuneSource:
     """Proposes fine-tunings and records each of their epochs; see ``engine.Source``.
 
-    The first is the spec's own setting, the others are proposed. An unfinished trial of the ledger comes
-    first and goes on from its checkpoint.
+    The first ones are prescribed, the others are proposed. An unfinished trial of the ledger comes first and
+    goes on from its checkpoint; so does, once, a trial whose process died.
 
     Attributes:
         proposer: for fine-tunings; None for the refit, which has prescribed parameters.
@@ -219,7 +227,7 @@ class FineTuneSource:
         ids: names of the trials to run.
         transfer: spec.transfer, for what is not searched.
         prescribed: parameters of the first trials; the others are proposed.
-        over: asked before each trial; True ends the search.
+        over: asked before each trial; True ends the search, and with it the unfinished trials of the ledger.
         on_trial: told each change of a trial.
         folder: for checkpoints on this machine.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -248,11 +256,20 @@ class FineTuneSource:
         """Queue the trials that are not finished."""
         rows = {one: self.ledger.get(one) for one in self.ids}
         open_ids = [one for one, row in rows.items() if row is None or not row.finished]
-        self._queue = sorted(open_ids, key=lambda one: (rows[one] is None, one))
+        self._queue = sorted(open_ids, key=lambda one: (rows[one] is None, self.ids.index(one)))
+        self._died: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a trial whose process died still has its second start before it."""
+        return any(one in self._died for one in self._queue)
 
     def next(self) -> Mapping[str, Any] | None:
         """The next trial: an unfinished one of the ledger, or a new one."""
-        if not self._queue or self.over():
+        if not self._queue:
+            return None
+        if self.over():
+            self._close_unfinished()
             return None
         name = self._queue.pop(0)
         row = self.ledger.get(name) or self._new_trial(name)
@@ -272,6 +289,14 @@ class FineTuneSource:
             "threads": self.threads,
             "seed": self.seed,
         }
+
+    def _close_unfinished(self) -> None:
+        """Say of the trials of an earlier run that they never come to their end."""
+        rows = [row for one in self._queue if (row := self.ledger.get(one)) is not None]
+        self._queue = []
+        for row in rows:
+            message = "The search was over before this fine-tuning had all its epochs."
+            self._finish(replace(row, state="Stopped", reason=Reason.BUDGET_SPENT.value, message=message))
 
     def _new_trial(self, name: str) -> Trial | None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -294,6 +319,9 @@ class FineTuneSource:
             return ""
         path = self.folder / f"{row.id}-restored.safetensors"
         self.store.download(row.checkpoint, path)
+        for info in list(self.store.list(f"{self.prefix}{row.id}-")):
+            if info.key != row.checkpoint:
+                self.store.delete(info.key)
         return str(path)
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
@@ -303,45 +331,73 @@ class FineTuneSource:
         if row.finished:
             return False
         if "failed" in metrics:
+            require_disk(metrics)
             self._finish(replace(row, state="Failed", reason=metrics["failed"], message=metrics["message"]))
             return False
         point = CurvePoint(**metrics["point"])
         if point.epoch <= row.epochs:
             return True
-        score = point.validation_loss if np.isfinite(point.validation_loss) else point.train_loss
-        key = f"{self.prefix}{trial_id}.safetensors"
+        # A name for each epoch: the row names the checkpoint that it belongs to, wherever a kill comes.
+        key, previous = f"{self.prefix}{trial_id}-{point.epoch:04d}.safetensors", row.checkpoint
         self.store.put(key, Path(metrics["checkpoint"]))
         Path(metrics["checkpoint"]).unlink(missing_ok=True)
         row = replace(
             row,
-            score=score,
-            metrics={"accuracy": point.validation_accuracy, "negativeLogLikelihood": score}
-            if np.isfinite(point.validation_accuracy)
-            else {},
+            score=point.validation_loss,
+            metrics=_held_out(point),
             curve=(*row.curve, point),
             epochs=point.epoch,
             duration_seconds=round(row.duration_seconds + metrics["seconds"], 3),
             checkpoint=key,
         )
+        # The last epoch is told as well: other trials are compared with it, also in a run that goes on later.
+        stop = self._stops(point, trial_id)
         if metrics["done"]:
-            self._finish(replace(row, state="Succeeded"))
-        elif self.stopper is not None and self.stopper.stop_after(trial_id, point.epoch, score):
+            row = replace(row, state="Succeeded")
+        elif stop:
             message = f"After {point.epoch} epochs other trials had a better held-out likelihood."
-            self._finish(replace(row, state="Stopped", reason=Reason.EARLY_STOPPED.value, message=message))
+            row = replace(row, state="Stopped", reason=Reason.EARLY_STOPPED.value, message=message)
+        if row.finished:
+            self._finish(row)
         else:
             self._update(row)
-        return not self.ledger.get(trial_id).finished  # type: ignore[union-attr]
+        if previous:
+            self.store.delete(previous)
+        return not row.finished
+
+    def _stops(self, point: CurvePoint, trial_id: str) -> bool:
+        if self.stopper is None or point.validation_loss is None:
+            return False
+        return self.stopper.stop_after(trial_id, point.epoch, point.validation_loss)
+
+    def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
+        """Record that population based training gave a trial another's weights and changed its rates."""
+        row = self.ledger.get(trial_id)
+        assert row is not None, "a trial is recorded before it runs"
+        rates = {name: config["finetune"][field] for name, field in EVOLVING.items()}
+        backbone = str(config["task"]["backbone"])
+        message = f"Took over the weights of {donor} after {row.epochs} epochs."
+        parameters = {**row.parameters, **rates}
+        self._update(replace(row, parameters=parameters, backbone=backbone, message=message))
 
     def ended(self, trial_id: str, *, failed: bool) -> None:
-        """Record a trial whose process died."""
+        """Have a trial whose process died go on from its checkpoint; the second death is its end.
+
+        The system may have taken the memory for somebody else's process.
+        """
         row = self.ledger.get(trial_id)
-        if failed and row is not None and not row.finished:
+        if not failed or row is None or row.finished:
+            return
+        if trial_id not in self._died:
+            self._died.add(trial_id)
+            self._queue.insert(0, trial_id)
+        else:
             self._finish(
                 replace(
                     row,
                     state="Failed",
                     reason=Reason.OUT_OF_MEMORY.value,
-                    message="The trial's process died, most likely for want of memory.",
+                    message="The trial's process died twice, most likely for want of memory.",
                 )
             )
 
@@ -353,6 +409,12 @@ class FineTuneSource:
     def _update(self, row: Trial) -> None:
         self.ledger.record(row)
         self.on_trial(row)
+
+
+def _held_out(point: CurvePoint) -> dict[str, float]:
+    if point.validation_loss is None or point.validation_accuracy is None:
+        return {}
+    return {"accuracy": point.validation_accuracy, "negativeLogLikelihood": point.validation_loss}
 
 
 def finetune_ids(first: int, count: int) -> tuple[str, ...]:

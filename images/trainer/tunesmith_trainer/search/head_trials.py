@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from ray import tune
 
 from tunesmith_api.reasons import Reason
 from tunesmith_trainer.search.engine import report
+from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
 from tunesmith_trainer.search.label_noise import softmax
@@ -140,7 +142,16 @@ class HeadBatchTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train all heads of the batch, backbone by backbone."""
+        """Train all heads of the batch, backbone by backbone; an error is the result of them all."""
+        try:
+            outcomes = self._train()
+        except Exception as error:
+            return failure(error)
+        losses = [one["negativeLogLikelihood"] for one in outcomes.values()]
+        return report(min(filter(math.isfinite, losses), default=math.inf), {"outcomes": outcomes}, done=True)
+
+    def _train(self) -> dict[str, dict[str, float]]:
+        """Held-out metrics of each head and its share of the seconds; NaN where its weights are none."""
         torch.set_num_threads(self.batch["threads"])
         outcomes: dict[str, dict[str, float]] = {}
         for backbone in sorted({one["backbone"] for one in self.batch["proposals"]}):
@@ -153,9 +164,13 @@ class HeadBatchTrainable(tune.Trainable):
             judged = task.folds >= 0
             for one, head in zip(mine, trained, strict=True):
                 metrics = held_out_metrics(head.held_out_logits[judged], task.labels[judged])
+                if (
+                    not np.isfinite(head.held_out_logits[judged]).all()
+                    or not np.isfinite(head.head.weight).all()
+                ):
+                    metrics = dict.fromkeys(metrics, math.nan)
                 outcomes[one["id"]] = {**metrics, "seconds": share}
-        best = min(one["negativeLogLikelihood"] for one in outcomes.values())
-        return report(best, {"outcomes": outcomes}, done=True)
+        return outcomes
 
 
 @dataclass
@@ -168,7 +183,7 @@ class HeadSource:
         tasks: for each backbone the file of its ``HeadTask``.
         total: heads in all.
         objective: the primary objective's metric.
-        max_over: asked before each batch; a reason to propose no more.
+        over: asked before each batch but the first; True ends the search.
         on_trial: told each recorded trial.
         device: ``cpu`` or ``cuda``.
         threads: of the process that trains.
@@ -190,30 +205,47 @@ class HeadSource:
             self.total = min(self.total, self.proposer.limit)
         self._first = 0
         self._batch: list[Trial] = []
+        self._died: set[str] = set()
+        self._again: Mapping[str, Any] | None = None
+        mine = [row for row in self.ledger.trials if row.strategy == "LinearProbe"]
+        # Without a single head there is no model, so a run that lost them all tries once more.
+        self._finished = {
+            row.id for row in mine if row.finished and any(one.score is not None for one in mine)
+        }
 
     def next(self) -> Mapping[str, Any] | None:
-        """The next batch that is not in the ledger yet."""
+        """The next batch that is not in the ledger yet, or once more the one whose process died."""
+        if self._again is not None:
+            batch, self._again = self._again, None
+            return batch
         size = batch_size(self.total)
         while self._first < self.total:
             count = min(size, self.total - self._first)
             ids = [trial_id(self._first + offset + 1) for offset in range(count)]
             first, self._first = self._first, self._first + count
-            if all((row := self.ledger.get(one)) is not None and row.finished for one in ids):
+            if self._finished.issuperset(ids):
                 continue
-            if self.over():
+            # However short the time, a search needs a head to end with.
+            if first > 0 and self.over():
                 return None
-            return self._propose(ids, first)
+            self._batch = self._propose(ids, first)
+            return self._config()
         return None
 
-    def _propose(self, ids: Sequence[str], first: int) -> Mapping[str, Any]:
-        history = [row for row in self.ledger.trials if row.strategy == "LinearProbe" and row.id < ids[0]]
+    def _propose(self, ids: Sequence[str], first: int) -> list[Trial]:
+        """The trials of a batch that are not finished; what is proposed depends on earlier batches alone."""
+        before = {trial_id(number) for number in range(1, first + 1)}
+        history = [row for row in self.ledger.trials if row.id in before]
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._batch = []
+        batch = []
         for one, values in zip(ids, self.proposer.propose(history, first, len(ids)), strict=True):
             backbone = str(values.pop("backbone"))
-            self._batch.append(Trial(one, "LinearProbe", backbone, values, start_time=now))
+            batch.append(Trial(one, "LinearProbe", backbone, values, start_time=now))
+        return [row for row in batch if row.id not in self._finished]
+
+    def _config(self) -> Mapping[str, Any]:
         return {
-            "id": f"batch-{ids[0]}",
+            "id": f"batch-{self._batch[0].id}",
             "tasks": {name: str(path) for name, path in self.tasks.items()},
             "proposals": [
                 {"id": row.id, "backbone": row.backbone, "head": asdict(head_config(row.parameters))}
@@ -225,6 +257,10 @@ class HeadSource:
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Record the heads of a batch."""
+        if "failed" in metrics:
+            require_disk(metrics)
+            self._fail(metrics["failed"], metrics["message"])
+            return False
         batch, self._batch = self._batch, []
         for row in batch:
             outcome = dict(metrics["outcomes"][row.id])
@@ -253,7 +289,22 @@ class HeadSource:
         return True
 
     def ended(self, trial_id: str, *, failed: bool) -> None:
-        """Record the heads of a batch whose process died."""
+        """Have a batch whose process died trained once more; the second death is its end.
+
+        The system may have taken the memory for somebody else's process.
+        """
+        if not failed or not self._batch:
+            return
+        if trial_id in self._died:
+            self._fail(
+                Reason.OUT_OF_MEMORY.value,
+                "The process that trained these heads died twice, most likely for want of memory.",
+            )
+        else:
+            self._died.add(trial_id)
+            self._again = self._config()
+
+    def _fail(self, reason: str, message: str) -> None:
         for row in self._batch:
             self._record(
                 Trial(
@@ -262,8 +313,8 @@ class HeadSource:
                     row.backbone,
                     row.parameters,
                     state="Failed",
-                    reason=Reason.OUT_OF_MEMORY.value,
-                    message="The process that trained these heads died, most likely for want of memory.",
+                    reason=reason,
+                    message=message,
                     start_time=row.start_time,
                 )
             )

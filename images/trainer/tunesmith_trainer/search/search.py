@@ -155,7 +155,9 @@ def run_search(context: SearchContext) -> SearchResult:
             search.run_heads()
         with context.timed("finetune"):
             candidate = search.fine_tune_and_choose()
-    return SearchResult(candidate, search.ledger.trials, search.suspects, dict(context.timings), search.ended)
+    trials = search.ledger.trials
+    ended = search.ended or f"The search ended because all of its {len(trials)} trials were done."
+    return SearchResult(candidate, trials, search.suspects, dict(context.timings), ended)
 
 
 @dataclass(frozen=True)
@@ -179,15 +181,19 @@ class _Search:
         self.groups = self.dataset.groups[self.rows]
         self.classes = len(self.dataset.classes)
         self.seed = self.spec.search.seed
-        self.folds = fold_count(len(self.rows))
+        validated = len(self.dataset.rows(VALIDATION)) > 0
+        self.folds = fold_count(len(self.rows)) or (0 if validated else FINE_TUNE_FOLDS)
         self.weights = _importance(self.dataset, self.rows, self.labels, self.classes)
         self.suspects: tuple[Suspect, ...] = ()
         self.embedded: dict[str, _Embedded] = {}
-        self.started = context.clock()
+        # A run that goes on has the seconds left that the trials before it did not spend.
+        self.started = context.clock() - sum(row.duration_seconds for row in self.ledger.trials)
         self.ended = ""
-        strategies = self.spec.transfer.strategies
-        wanted = self.spec.search.max_fine_tune_trials if "FineTune" in strategies else 0
-        self.fine_tunings = min(wanted, max(self.spec.search.num_trials - 1, 0))
+        self.strategies = space.strategies_of(self.spec)
+        wanted = self.spec.search.max_fine_tune_trials if "FineTune" in self.strategies else 0
+        # A fine-tuning starts from a head; where nothing else is allowed there is always one.
+        least = 0 if "LinearProbe" in self.strategies else 1
+        self.fine_tunings = max(least, min(wanted, self.spec.search.num_trials - 1))
         self.heads = max(1, self.spec.search.num_trials - self.fine_tunings)
         self.objective = self.spec.objectives[0]
 
@@ -281,6 +287,15 @@ class _Search:
             )
         return min(rows, key=lambda row: (row.score, row.id))
 
+    def backbones_with_heads(self) -> list[str]:
+        """Backbones that a fine-tuning can start from: a small search need not have drawn each of them."""
+        scored = {
+            row.backbone
+            for row in self.ledger.trials
+            if row.strategy == "LinearProbe" and row.score is not None
+        }
+        return [name for name in self.embedded if name in scored]
+
     def train_probe(self, trial: Trial, part: IntArray, folds: IntArray) -> TrainedHead:
         """Train the head of a trial on some of the rows."""
         return self.train_head(trial.backbone, head_config(trial.parameters), part, folds)
@@ -322,7 +337,9 @@ class _Search:
         assert held_out is not None
         assert part is not None
         temperature = fit_temperature(held_out, self.labels[part], self.weights[part])
-        model = self._refit(row, choice.contender.share) if self.folds else self._as_judged(row, choice)
+        model = self._refit(row, choice.contender.share) if self.folds else None
+        if model is None:
+            model = self._as_judged(row, choice)
         return self._candidate(model, row, choice, float(temperature))
 
     def _probe_candidate(self, choice: Choice) -> Candidate:
@@ -359,21 +376,28 @@ class _Search:
         return Candidate(model.to(memory_format=torch.contiguous_format).eval(), facts)
 
     def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
-        """Positions to train on and positions held out, for the fine-tunings that are compared."""
+        """Positions to train on and positions held out, for the fine-tunings that are compared.
+
+        Images without weight, such as those of suspected labels that are to be dropped, are in neither.
+        """
         if self.folds:
-            folds = stratified_folds(self.labels, self.groups, FINE_TUNE_FOLDS, self.seed + 1)
-            return np.flatnonzero(folds != 0), np.flatnonzero(folds == 0)
-        validation = self.dataset.split[self.rows] == VALIDATION
-        return np.flatnonzero(~validation), np.flatnonzero(validation)
+            held_out = stratified_folds(self.labels, self.groups, FINE_TUNE_FOLDS, self.seed + 1) == 0
+        else:
+            held_out = self.dataset.split[self.rows] == VALIDATION
+        used = self.weights > 0
+        return np.flatnonzero(used & ~held_out), np.flatnonzero(used & held_out)
 
     def _fine_tune(self) -> tuple[Choice, FloatArray | None, IntArray | None]:
         train, held_out = self.fine_tune_parts()
-        tasks = {name: self._task(name, "part", train, held_out) for name in self.embedded}
+        tasks = {name: self._task(name, "part", train, held_out) for name in self.backbones_with_heads()}
         ids = finetune_ids(self.heads, self.fine_tunings)
-        finished = [row for one in ids if (row := self.ledger.get(one)) is not None and row.finished]
-        source = self._source(tasks, ids, finished)
+        known = [row for one in ids if (row := self.ledger.get(one)) is not None]
+        source = self._source(tasks, ids, known)
         parallel = min(self.spec.search.parallel_trials, self.fine_tunings)
-        if len(finished) < len(ids):
+        unfinished = sum(row.finished for row in known) < len(ids)
+        # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
+        while unfinished or source.waiting:
+            unfinished = False
             share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
             engine.run(
                 FineTuneTrainable,
@@ -416,16 +440,14 @@ class _Search:
         return task, trial.id
 
     def _source(
-        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], finished: Sequence[Trial]
+        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], known: Sequence[Trial]
     ) -> FineTuneSource:
         parallel = min(self.spec.search.parallel_trials, len(ids))
         share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
         refit = ids == (REFIT,)
         return FineTuneSource(
-            proposer=None
-            if refit
-            else Proposer(self.spec, "FineTune", list(self.embedded), self.context.earlier),
-            stopper=None if refit else EarlyStopper(self.spec, self.spec.transfer.max_epochs, finished),
+            proposer=None if refit else Proposer(self.spec, "FineTune", list(tasks), self.context.earlier),
+            stopper=None if refit else EarlyStopper(self.spec, self.spec.transfer.max_epochs, known),
             ledger=self.ledger,
             store=self.context.store,
             prefix=f"{self.context.prefix}checkpoints/",
@@ -433,8 +455,10 @@ class _Search:
             backbone=self.best_head().backbone,
             ids=ids,
             transfer=self.spec.transfer,
-            prescribed=() if self.spec.search.parameters else FIRST_FINE_TUNINGS,
-            over=(lambda: False) if refit else self.over,
+            prescribed=()
+            if self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
+            else FIRST_FINE_TUNINGS,
+            over=(lambda: False) if refit else self.fine_tuned_enough,
             on_trial=self.tell,
             folder=self.context.scratch,
             device=self.context.device.type,
@@ -460,9 +484,7 @@ class _Search:
                     logits[row.id, share] = outputs
                     contenders.append(Contender(row.id, share, judge(outputs, self.labels[held_out])))
                 bar.advance()
-        choice = (
-            choose(probe, contenders) if "LinearProbe" in self.spec.transfer.strategies else _best(contenders)
-        )
+        choice = choose(probe, contenders) if "LinearProbe" in self.strategies else _best(contenders)
         chosen = choice.contender
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
 
@@ -496,14 +518,19 @@ class _Search:
         task, _ = self._task(row.backbone, "part", train, held_out)
         return self._network(task, row, choice.contender.share)
 
-    def _refit(self, row: Trial, share: float) -> ImageClassifier:
-        """Train the chosen hyper-parameters once more, on all training and validation images."""
-        everything = np.arange(len(self.rows))
+    def _refit(self, row: Trial, share: float) -> ImageClassifier | None:
+        """Train the chosen hyper-parameters once more, on all training and validation images.
+
+        Returns None when that fails, as any trial may; there is still the network that was judged.
+        """
+        everything = np.flatnonzero(self.weights > 0)
         task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
         source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
         source.backbone, source.prescribed = row.backbone, (row.parameters,)
         done = self.ledger.get(REFIT)
-        if done is None or not done.finished:
+        unfinished = done is None or not done.finished
+        while unfinished or source.waiting:
+            unfinished = False
             gpus = self.spec.compute.gpus_per_trial
             engine.run(
                 FineTuneTrainable,
@@ -514,10 +541,11 @@ class _Search:
             )
         done = self.ledger.get(REFIT)
         if done is None or done.state != "Succeeded":
-            raise SearchFailed(
-                f"The last fine-tuning on all images failed: {done.message if done else 'it never started'}",
-                "Run the same command again to go on from its last checkpoint.",
+            why = done.message if done else "it never started"
+            self.context.events.note(
+                f"The last fine-tuning on all images failed ({why}), so the model is {row.id} as judged."
             )
+            return None
         return self._network(task, done, share)
 
     def _network(self, task: FineTuneTask, row: Trial, share: float) -> ImageClassifier:
@@ -542,11 +570,16 @@ class _Search:
                 f"The search ended because a trial reached the goal of {goal:g} {self.objective.metric}."
             )
             return True
-        self.ended = f"The search ended because all of its {self.spec.search.num_trials} trials were done."
         return False
 
+    def fine_tuned_enough(self) -> bool:
+        """Whether no new fine-tuning may start; one is always needed where nothing else is allowed."""
+        done = [row for row in self.ledger.trials if row.strategy == "FineTune" and row.state == "Succeeded"]
+        return ("LinearProbe" in self.strategies or bool(done)) and self.over()
+
     def _reaches(self, row: Trial, goal: float) -> bool:
-        value = row.metrics.get(self.objective.metric) if row.finished else None
+        usable = row.state == "Succeeded" and row.strategy in self.strategies
+        value = row.metrics.get(self.objective.metric) if usable else None
         return value is not None and (value >= goal if self.objective.maximize else value <= goal)
 
     def tell(self, trial: Trial) -> None:
@@ -580,6 +613,7 @@ def _best(contenders: Sequence[Contender]) -> Choice:
 
 
 def _mutations() -> dict[str, object]:
+    """Where population based training draws new rates; see ``finetune_trials.EVOLVING``."""
     return {
         "finetune": {
             "learning_rate": tune.loguniform(1e-4, 3e-3),
