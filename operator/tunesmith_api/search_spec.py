@@ -271,8 +271,8 @@ class SearchSpec(ApiModel):
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     """When a trial that does worse than others is ended."""
     parameters: Annotated[tuple[Parameter, ...], Field(max_length=MAX_PARAMETERS)] = ()
-    """The hyper-parameters that are searched; the others keep the values of spec.transfer. With none, learning
-    rate, weight decay and epochs of the heads and both learning rates of the fine-tunings are searched, in ranges
+    """The hyper-parameters that are searched; the others keep the values of spec.transfer. With none, the
+    heads' learning rate, weight decay and epochs and the fine-tunings' learning rates are searched, in ranges
     that fit each."""
     num_trials: Annotated[int, Field(ge=1, le=10_000)] = 32
     """How many trials there are at most, heads and fine-tunings together."""

@@ -122,8 +122,8 @@ class TransferSpec(ApiModel):
     unfreezing: Unfreezing = "All"
     """All trains every layer from the start; Gradual adds layers from the head down."""
     frozen_fraction: Annotated[float, Field(ge=0, le=1)] = 0.03
-    """The first blocks that together hold at most this part of the backbone's weights stay as pretrained: edges
-    and colours are the same everywhere, and these blocks cost the most time. 0 trains every layer."""
+    """The first blocks that together hold at most this part of the backbone's weights stay as pretrained:
+    edges and colours are the same everywhere, and these blocks cost the most time. 0 trains every layer."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate is this times the next one's, from the head down."""
     ema: bool = True
