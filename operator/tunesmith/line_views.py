@@ -91,6 +91,8 @@ class PlainView(_LineView):
                 self._write(sentence)
             case {"type": "trial", "trial": {"state": "Succeeded" | "Stopped" | "Failed"} as row}:
                 self._write(self._trial(row))
+            case {"type": "trial", "trial": {"epochs": int(epochs)} as row} if epochs > 0:
+                self._sometimes(f"trial {row.get('id')}: epoch {epochs} of {row.get('maxEpochs')}")
             case {"type": "progress"}:
                 self._progress(event, state)
 
@@ -106,13 +108,18 @@ class PlainView(_LineView):
         return f"trial {row.get('id')}: {words} {str(row['state']).lower()}{measured}{why}"
 
     def _progress(self, event: Mapping[str, Any], state: RunState) -> None:
-        now = self._clock()
         task = state.tasks.get((str(event.get("stage") or ""), str(event["task"])))
-        if task is None or now < self._next_progress or task.over:
+        if task is None or task.rate is None or task.over:
             return
-        self._next_progress = now + PROGRESS_EVERY_SECONDS
-        left = task.seconds_left(now)
+        left = task.seconds_left(self._clock())
         words = [f"{task.stage}: {task.name}, {task.done} of {task.total} {task.unit}"]
-        words += [wording.rate(task.rate, task.unit)] if task.rate else []
+        words.append(wording.rate(task.rate, task.unit))
         words += [f"{wording.duration(left)} left"] if left is not None else []
-        self._write(", ".join(words))
+        self._sometimes(", ".join(words))
+
+    def _sometimes(self, line: str) -> None:
+        """Write a line that is worth one only when none of its kind was written for a while."""
+        now = self._clock()
+        if now >= self._next_progress:
+            self._next_progress = now + PROGRESS_EVERY_SECONDS
+            self._write(line)

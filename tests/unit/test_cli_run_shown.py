@@ -11,6 +11,7 @@ from rich.text import Text
 from tests.unit.emitting_trainer import Steps, result, trainer_command
 
 from tunesmith import wording
+from tunesmith.line_views import PlainView
 from tunesmith.live_view import LiveView, stage_table, trial_table
 from tunesmith.outcome import metrics_table
 from tunesmith.run import run_file
@@ -184,6 +185,40 @@ def test_run_with_a_deployment_in_the_file_says_who_serves(
     assert first["type"] == "note"
     assert "ModelDeployment garden" in first["message"]
     assert "tunesmith serve" in first["message"]
+
+
+class Clock:
+    """Seconds that grow when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_view_counts_slow_work_every_ten_seconds() -> None:
+    stream, clock = io.StringIO(), Clock()
+    view = PlainView(stream, "accuracy", clock=clock)
+    state = RunState()
+    for second in range(25):
+        clock.now = float(second)
+        event = {"type": "progress", "task": "decode", "stage": "prepare", "total": 100, "unit": "images"}
+        state = state.after({**event, "done": second}, clock.now)
+        view.show({**event, "done": second}, state)
+    assert stream.getvalue().splitlines() == [
+        "prepare: decode, 10 of 100 images, 1.0 images/s, 1:30 left",
+        "prepare: decode, 20 of 100 images, 1.0 images/s, 1:20 left",
+    ]
+
+
+def test_plain_view_tells_how_far_a_long_fine_tuning_is() -> None:
+    stream, clock = io.StringIO(), Clock()
+    view = PlainView(stream, "accuracy", clock=clock)
+    for epoch in range(1, 4):
+        clock.now += 7.0
+        event = trial("t7", 0.8, state="Running", epochs=epoch, maxEpochs=12)
+        view.show(event, RunState())
+    assert stream.getvalue().splitlines() == ["trial t7: epoch 2 of 12"]
 
 
 @pytest.mark.parametrize(
