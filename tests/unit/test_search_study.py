@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_api.training_job import TrainingJobSpec
-from tunesmith_trainer.search.ledger import CurvePoint, Setting, Trial, trial_id
+from tunesmith_trainer.search.ledger import CurvePoint, Setting, State, Trial, trial_id
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
 BACKBONES = ("resnet18", "mobilenet_v2")
@@ -93,6 +93,15 @@ def test_tpe_learns_where_the_good_trials_are_and_random_does_not() -> None:
     assert late("TPE") < 0.6 * late("Random")
 
 
+@pytest.mark.parametrize("algorithm", ["Random", "TPE", "BOHB", "PBT"])
+@given(seed=st.integers(0, 1_000))
+@settings(max_examples=10)
+def test_first_heads_go_round_the_backbones(algorithm: str, seed: int) -> None:
+    spec = spec_with(algorithm, seed=seed, maxFineTuneTrials=1)
+    first = Proposer(spec, "LinearProbe", BACKBONES).propose([], 0, 2)
+    assert [one["backbone"] for one in first] == list(BACKBONES)
+
+
 def test_grid_search_ends_after_each_combination_was_tried_once() -> None:
     proposer = Proposer(spec_with("Grid", numTrials=1000), "LinearProbe", BACKBONES)
     assert proposer.limit == 2 * 5 * 5 * (1 + 5)
@@ -158,8 +167,9 @@ def live(stopper: EarlyStopper, trials: list[Trial]) -> list[Trial]:
         for number, point in enumerate(trial.curve):
             stop = stopper.stop_after(trial.id, point.epoch, point.validation_loss or 0.0)
             if stop or number + 1 == len(trial.curve):
-                state = "Stopped" if stop and number + 1 < len(trial.curve) else "Succeeded"
+                cut_short = stop and number + 1 < len(trial.curve)
                 curve = trial.curve[: number + 1]
+                state: State = "Stopped" if cut_short else "Succeeded"
                 rows.append(replace(trial, curve=curve, state=state, score=curve[-1].validation_loss))
                 stopper.close(trial.id, rows[-1].score)
                 break

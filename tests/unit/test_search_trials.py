@@ -234,7 +234,7 @@ def test_batch_whose_process_died_is_trained_once_more(bench: Bench) -> None:
     batch = source.next()
     assert batch is not None
     source.ended(batch["id"], failed=True)
-    assert bench.ledger.trials == ()
+    assert not bench.ledger.trials
     assert source.next() == batch
     source.result(batch["id"], outcome(batch))
     assert source.next() is None
@@ -267,7 +267,7 @@ def test_full_disk_ends_the_search_and_leaves_the_heads_to_the_next_run(bench: B
     assert batch is not None
     with pytest.raises(DiskFull, match="same command"):
         source.result(batch["id"], {"done": True, "failed": "DiskFull", "message": "No space left on device"})
-    assert bench.ledger.trials == ()
+    assert not bench.ledger.trials
 
 
 def test_search_that_is_over_at_once_still_trains_the_first_batch(bench: Bench) -> None:

@@ -73,6 +73,10 @@ class Proposer:
             for point in self._grid[first : first + count]:
                 study.enqueue_trial(dict(point))
             count = min(count, max(0, len(self._grid) - first))
+        elif self._strategy == "LinearProbe" and len(self._backbones) > 1:
+            # The first heads go round the backbones: by chance alone a small search may miss one of them.
+            for name in self._backbones[first : first + count]:
+                study.enqueue_trial({"backbone": name})
         return [space.sample(self._spec, self._strategy, self._backbones, study.ask()) for _ in range(count)]
 
     def _study(self, number: int) -> optuna.Study:
