@@ -91,15 +91,15 @@ chromium:
 	  } >/dev/null || echo 'They could not be installed: the browser tests will be left out'; \
 	else echo 'Without chromium and chromium-driver the browser tests will be left out'; fi
 
-## Benchmarks: each tests/bench/NAME.py is one, run alone by `make bench-NAME`.
+## Benchmarks: each tests/bench/NAME.py is one, run alone by `make bench-NAME` (ARGS=--help lists its options).
 
-BENCHES := $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py %/conftest.py,$(wildcard tests/bench/*.py)))
+BENCHES := $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/bench/*.py)))
 
 .PHONY: bench
 bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark in tests/bench; make bench-NAME for one of them
 
 bench-%: $(ENVIRONMENT)
-	$(BIN)/python tests/bench/$*.py
+	$(BIN)/python -m tests.bench.$*
 
 ## Generated files.
 
