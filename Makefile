@@ -99,7 +99,7 @@ BENCHES := $(patsubst tests/bench/%.py,%,$(filter-out %/__init__.py,$(wildcard t
 bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark in tests/bench; make bench-NAME for one of them
 
 bench-%: $(ENVIRONMENT)
-	$(BIN)/python -m tests.bench.$*
+	$(BIN)/python -m tests.bench.$* $(ARGS)
 
 ## Generated files.
 

@@ -1,0 +1,203 @@
+"""Search speed against a plain Ray Tune script: the same images, backbone, space and number of trials.
+
+probe: 64 trials of a linear probe, once with cold caches (empty cache folder and store) and once as a second
+job of another name and seed that finds the features of the first. mixed: 64 trials over probes and
+fine-tuning. Both are timed as whole commands, each process from start to end, one after the other on a
+machine that should do nothing else.
+
+The plain script (``plain/ray_tune.py``) would take hours, so it runs with fewer trials; a line is fitted
+through these and followed to 64. The table has the residuals, and below it stands what the script would need
+even if ASHA never granted an epoch too many.
+
+Tunesmith verifies its model and the script does not, so the job asks for the least verification a spec can
+(one corrupted image, no bootstrap); checks of the data, label noise, package and report are all included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.bench.harness import command, data
+from tests.bench.harness.extrapolation import fit_line, least_epochs
+from tests.bench.harness.report import REPOSITORY, Report, Target, parser, say
+
+NAME = "search"
+LEARNING_RATE = ("1e-4", "1e-2")
+WEIGHT_DECAY = ("1e-5", "1e-1")
+STRATEGIES = {"probe": ("LinearProbe",), "mixed": ("LinearProbe", "FineTune")}
+MAX_EPOCHS = {"probe": 10, "mixed": 12}
+PLAIN_TRIALS = {"probe": (4, 8, 16), "mixed": (4, 8)}
+LEAST_RATIO = {("probe", "cold"): 50.0, ("probe", "warm"): 200.0, ("mixed", "cold"): 6.0}
+
+
+def plain(options: argparse.Namespace, mode: str, trials: int) -> dict[str, Any]:
+    """Run the plain script with some trials; its own words, with the seconds of the whole command."""
+    arguments: list[Any] = ["--data", options.dataset, "--weights", options.weights, "--trials", trials]
+    arguments += ["--strategies", ",".join(STRATEGIES[mode]), "--image-size", options.image_size]
+    arguments += ["--learning-rate", *LEARNING_RATE, "--weight-decay", *WEIGHT_DECAY]
+    arguments += ["--epochs", options.plain_epochs, "--cpus-per-trial", options.plain_cpus]
+    arguments += ["--loader-workers", options.plain_workers]
+    full = [sys.executable, "-m", "tests.bench.plain.ray_tune", *map(str, arguments)]
+    say(f"plain Ray Tune script, {mode}, {trials} trials")
+    started = time.perf_counter()
+    done = subprocess.run(full, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        raise RuntimeError(f"the plain script failed: {done.stderr[-2_000:]}")
+    outcome = dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    if outcome["failed"]:
+        raise RuntimeError(f"{outcome['failed']} of the plain script's trials failed: {done.stderr[-2_000:]}")
+    return {**outcome, "seconds": seconds}
+
+
+def spec(options: argparse.Namespace, mode: str, seed: int) -> dict[str, Any]:
+    """The job's spec where it differs from the default: the script's space, size and number of trials."""
+    ranges = {"learningRate": LEARNING_RATE, "weightDecay": WEIGHT_DECAY}
+    parameters = [
+        {"name": name, "searchSpace": {"logUniform": {"min": low, "max": high}}}
+        for name, (low, high) in ranges.items()
+    ]
+    transfer: dict[str, Any] = {"strategies": list(STRATEGIES[mode]), "imageSize": options.image_size}
+    if options.plain_epochs:
+        transfer["maxEpochs"] = options.plain_epochs
+    return {
+        "transfer": transfer,
+        "search": {"numTrials": options.trials, "seed": seed, "parameters": parameters},
+        "verification": command.LEAST_VERIFICATION,
+    }
+
+
+def measure_plain(options: argparse.Namespace, mode: str, report: Report) -> list[dict[str, Any]]:
+    """Measure the plain script at each number of trials."""
+    points = []
+    for trials in options.plain_trials or PLAIN_TRIALS[mode]:
+        outcome = plain(options, mode, trials)
+        points.append(outcome)
+        report.add(
+            mode=mode,
+            who="plain",
+            trials=trials,
+            seconds=outcome["seconds"],
+            perTrial=outcome["seconds"] / trials,
+            epochs=outcome["epochs"],
+            testAccuracy=outcome["testAccuracy"],
+            best=outcome["best"],
+        )
+    return points
+
+
+def measure_tunesmith(
+    options: argparse.Namespace, mode: str, report: Report, work: Path
+) -> dict[str, command.Run]:
+    """Run the job with cold caches and, of probes only, a second one that finds the features of the first."""
+    folder = work / mode
+    jobs = (("cold", "first", 0), ("warm", "second", 1))[: 2 if mode == "probe" else 1]
+    runs = {}
+    for kind, name, seed in jobs:
+        own = spec(options, mode, seed)
+        job = command.job(f"{mode}-{name}", options.dataset, options.weights, folder / "store", **own)
+        done = runs[kind] = command.run(job, folder, folder / "cache")
+        report.add(
+            mode=mode,
+            who=f"tunesmith {kind}",
+            trials=options.trials,
+            seconds=done.seconds,
+            perTrial=done.seconds / options.trials,
+            epochs=sum(row["epochs"] for row in done.trials.values()),
+            testAccuracy=done.metrics["accuracy"],
+            stages=dict(done.stages),
+            strategy=done.package_file("manifest.json")["strategy"],
+        )
+    return runs
+
+
+def expected_seconds(trials: int, points: list[dict[str, Any]]) -> tuple[float, str, dict[str, Any]]:
+    """Seconds of the plain script for all trials, how they were found, and the line behind them."""
+    if points[-1]["trials"] >= trials:
+        return points[-1]["seconds"], "as measured", {}
+    line = fit_line([one["trials"] for one in points], [one["seconds"] for one in points])
+    residuals = ", ".join(f"{one:+.1f}" for one in line.residuals)
+    how = (
+        f"by {line.intercept:.1f} s + {line.slope:.2f} s for each trial "
+        f"(residuals {residuals} s, R² {line.r_squared:.4f})"
+    )
+    return line.at(trials), how, asdict(line)
+
+
+def compare(
+    options: argparse.Namespace,
+    mode: str,
+    report: Report,
+    points: list[dict[str, Any]],
+    runs: dict[str, command.Run],
+) -> None:
+    """Follow the plain script to all trials and set both side by side."""
+    last = points[-1]
+    longest = options.plain_epochs or MAX_EPOCHS[mode]
+    least = last["seconds"] / last["epochs"] * least_epochs(options.trials, max_epochs=longest)
+    expected, how, line = expected_seconds(options.trials, points)
+    report.facts[mode] = {"plainSeconds": expected, "line": line, "leastPlainSeconds": least}
+    report.notes.append(
+        f"{mode}: the plain script needs {expected:.0f} s for {options.trials} trials, {how}; "
+        f"and at least {least:.0f} s if ASHA granted no epoch too many."
+    )
+    best = max(one["testAccuracy"] for one in points)
+    for kind, done in runs.items():
+        what = f"{mode}, {kind} caches"
+        ratio, limit = expected / done.seconds, LEAST_RATIO[mode, kind]
+        report.targets += [
+            Target(f"{what}: times faster", ratio, "at least", limit, "x"),
+            Target(
+                f"{what}: test accuracy, against the script's", done.metrics["accuracy"], "at least", best
+            ),
+        ]
+        report.notes.append(f"{what}: {ratio:.1f}x, and at least {least / done.seconds:.1f}x by that bound.")
+
+
+def main() -> int:
+    """Measure and tell."""
+    options_parser = parser(__doc__)
+    options_parser.add_argument("--probe", action="store_true", help="only linear probes")
+    options_parser.add_argument("--mixed", action="store_true", help="only probes and fine-tuning together")
+    options_parser.add_argument("--set", default="flowers12", help="photo set with train/ and test/")
+    options_parser.add_argument("--trials", type=int, default=64, help="of Tunesmith (default: 64)")
+    options_parser.add_argument(
+        "--plain-trials",
+        type=int,
+        nargs="+",
+        help="of the script (default: 4 8 16, mixed 4 8); 64 measures it all",
+    )
+    options_parser.add_argument(
+        "--plain-epochs", type=int, default=0, help="at most; also of fine-tunings (to shorten)"
+    )
+    options_parser.add_argument(
+        "--plain-cpus", type=int, default=1, help="processors of each of the script's trials"
+    )
+    options_parser.add_argument(
+        "--plain-workers", type=int, default=0, help="loader workers of each of its trials"
+    )
+    options_parser.add_argument("--image-size", type=int, default=224)
+    options_parser.add_argument("--per-class", type=int, help="images of each class (to shorten)")
+    options = options_parser.parse_args()
+    modes = [mode for mode in ("probe", "mixed") if getattr(options, mode)] or ["probe", "mixed"]
+    photos, options.weights = data.photos(options.set, NAME), data.mobilenet_weights(NAME)
+    short = options.per_class or options.plain_epochs or options.trials < 64
+    report = Report(NAME, full=not short)
+    with data.workplace(options.keep) as work:
+        options.dataset = data.part_of(photos, work / "photos", options.per_class)
+        for mode in modes:
+            points = measure_plain(options, mode, report)
+            compare(options, mode, report, points, measure_tunesmith(options, mode, report, work))
+    columns = ("mode", "who", "trials", "seconds", "perTrial", "epochs", "testAccuracy")
+    return report.finish(columns, output=options.output, check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The benchmarks' own arithmetic: what they conclude must follow from what they measured."""
+
+import multiprocessing
+import os
+from multiprocessing.synchronize import Event
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.bench.harness.data import choose_flips, synthetic_image
+from tests.bench.harness.extrapolation import fit_line, least_epochs
+from tests.bench.harness.memory import Peaks, family, sizes_of
+from tests.bench.harness.report import Target
+from tests.bench.noise import match
+
+MIB = 2**20
+
+
+@given(
+    st.floats(-1e3, 1e3),
+    st.floats(-1e3, 1e3),
+    st.lists(st.integers(1, 1_000), min_size=2, max_size=6, unique=True),
+)
+def test_line_through_points_of_a_line_is_that_line(
+    intercept: float, slope: float, trials: list[int]
+) -> None:
+    line = fit_line(trials, [intercept + slope * one for one in trials])
+    assert line.at(64) == pytest.approx(intercept + slope * 64, rel=1e-6, abs=1e-3)
+    assert line.residuals == pytest.approx([0.0] * len(trials), abs=1e-3)
+
+
+def test_line_through_a_bend_shows_it_in_its_residuals() -> None:
+    line = fit_line([4, 8, 16], [10.0, 30.0, 40.0])
+    assert line.r_squared < 0.9
+    assert line.residuals[1] > 5
+    assert sum(line.residuals) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("trials", [[8], [8, 8]], ids=["one point", "two points at one place"])
+def test_line_through_too_little_is_refused(trials: list[float]) -> None:
+    with pytest.raises(ValueError, match="two different"):
+        fit_line(trials, [1.0] * len(trials))
+
+
+@pytest.mark.parametrize(
+    ("trials", "longest", "epochs"),
+    [
+        pytest.param(64, 10, 64 + 32 + 16 * 2 + 8 * 4 + 4 * 2, id="halved after 1, 2, 4 and 8 epochs"),
+        pytest.param(64, 1, 64, id="nothing to stop after one epoch"),
+        pytest.param(1, 2, 1.5, id="half a trial is left after the first epoch"),
+    ],
+)
+def test_least_epochs_follow_from_halving(trials: int, longest: int, epochs: float) -> None:
+    assert least_epochs(trials, max_epochs=longest) == epochs
+
+
+@given(st.integers(1, 500), st.integers(1, 40))
+def test_least_epochs_lie_between_one_and_all_of_each_trial(trials: int, longest: int) -> None:
+    assert trials <= least_epochs(trials, max_epochs=longest) <= trials * longest
+
+
+@given(st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_flips_are_as_many_as_asked_and_all_wrong(fraction: float, seed: int) -> None:
+    classes = {"a": [f"{n}.jpg" for n in range(20)], "b": ["x.jpg"], "c": ["x.jpg", "y.jpg"]}
+    flips = choose_flips(classes, fraction, seed)
+    assert len(flips) == round(23 * fraction)
+    assert len({(label, name) for label, name, _ in flips}) == len(flips)
+    assert all(name in classes[label] and wrong in classes and wrong != label for label, name, wrong in flips)
+    assert flips == choose_flips(classes, fraction, seed)
+
+
+def test_match_counts_left_out_flips_neither_found_nor_missed() -> None:
+    found = match({"m1", "m2", "m3", "gone"}, {"m1", "m2", "m3", "x", "y"}, ["m1", "m2", "x"])
+    assert (found.moved, found.left_out) == (3, 1)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.recall == pytest.approx(2 / 3)
+
+
+def test_match_without_suspects_has_found_nothing() -> None:
+    assert match({"m1"}, {"m1", "x"}, []).recall == 0.0
+
+
+@pytest.mark.parametrize(
+    ("target", "met"),
+    [
+        pytest.param(Target("speed", 50.0, "at least", 50.0), True, id="exactly what was promised"),
+        pytest.param(Target("speed", 49.9, "at least", 50.0), False, id="a little too slow"),
+        pytest.param(Target("memory", 1.2, "at most", 1.1), False, id="too large"),
+        pytest.param(Target("memory", 1.0, "at most", 1.1), True, id="small enough"),
+        pytest.param(Target("speed", None, "at least", 50.0), False, id="never measured"),
+    ],
+)
+def test_target_is_met_when_kept(target: Target, met: bool) -> None:
+    assert target.met is met
+
+
+def test_synthetic_images_differ_by_seed_and_are_a_few_kilobytes() -> None:
+    images = [synthetic_image(3, 10, seed, 224, 224) for seed in range(5)]
+    assert len(set(images)) == 5
+    assert images[0] == synthetic_image(3, 10, 0, 224, 224)
+    assert all(1_000 < len(image) < 20_000 for image in images)
+
+
+def _hold(size: int, ready: Event, end: Event) -> None:
+    held = np.ones(size, np.uint8)
+    ready.set()
+    end.wait(60)
+    assert held[-1] == 1
+
+
+def test_memory_of_a_process_tree_includes_children() -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, end = context.Event(), context.Event()
+    child = context.Process(target=_hold, args=(200 * MIB, ready, end))
+    child.start()
+    try:
+        assert ready.wait(60)
+        assert child.pid is not None
+        assert {os.getpid(), child.pid} <= family({os.getpid()})
+        size = sizes_of(child.pid)
+        assert size is not None
+        assert size[0] >= size[1] >= 200 * MIB
+    finally:
+        end.set()
+        child.join()
+    assert family({child.pid}) == set()
+
+
+def test_peaks_are_of_sums_not_sums_of_peaks() -> None:
+    peaks = Peaks()
+    peaks.take("search", [(10, 5), (20, 15)])
+    peaks.take("verify", [(25, 18)])
+    assert (peaks.rss, peaks.pss, peaks.processes) == (30, 20, 2)
+    assert dict(peaks.pss_by_stage) == {"search": 20, "verify": 18}
