@@ -183,7 +183,7 @@ class _Search:
         self.seed = self.spec.search.seed
         validated = len(self.dataset.rows(VALIDATION)) > 0
         self.folds = fold_count(len(self.rows)) or (0 if validated else FINE_TUNE_FOLDS)
-        self.weights = _importance(self.dataset, self.rows, self.labels, self.classes)
+        self.weights = importance(self.dataset, self.rows, self.labels, self.classes)
         self.suspects: tuple[Suspect, ...] = ()
         self.embedded: dict[str, _Embedded] = {}
         # A run that goes on has the seconds left that the trials before it did not spend.
@@ -588,7 +588,7 @@ class _Search:
         self.context.on_trial(trial)
 
 
-def _importance(dataset: Dataset, rows: IntArray, labels: IntArray, classes: int) -> FloatArray:
+def importance(dataset: Dataset, rows: IntArray, labels: IntArray, classes: int) -> FloatArray:
     """Weight of each image: its own, over its class's share where classes are to be balanced."""
     weights = dataset.weights[rows].astype(np.float64)
     if dataset.imbalance in ("Loss", "Sampling"):
