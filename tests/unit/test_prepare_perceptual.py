@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -34,11 +35,24 @@ def square(data: bytes) -> Pixels:
 
 
 def distance(a: Pixels, b: Pixels) -> int:
-    return (perceptual_hash(a) ^ perceptual_hash(b)).bit_count()
+    return (perceptual_hash(small_picture(a)) ^ perceptual_hash(small_picture(b))).bit_count()
 
 
 def are_alike(a: Pixels, b: Pixels) -> bool:
     return bool(alike(*(small_picture(each)[None].astype(np.float32) for each in (a, b)))[0])
+
+
+def test_hash_is_imagehashs_but_for_a_bit_that_rounding_decides() -> None:
+    for seed in range(50):
+        small = small_picture(square(encode(picture(seed, SIDE))))
+        theirs = int(str(imagehash.phash(Image.fromarray(small))), 16)
+        assert (perceptual_hash(small) ^ theirs).bit_count() <= 1
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_hash_of_a_flat_picture_is_the_same_everywhere(value: int) -> None:
+    # only the constant frequency is above the median, and nothing is left to rounding
+    assert perceptual_hash(np.full((32, 32, 3), value, np.uint8)) == (1 << 63 if value else 0)
 
 
 def cropped(image: Image.Image) -> Image.Image:

@@ -29,8 +29,7 @@ class PixelStore:
     """``count`` images as uint8 ``[count, S, S, 3]`` in a file without a header.
 
     A store is either being written (`create`, `resume`) or read (`open`). A view shows the images of another
-    file in another order. A reader can be sent to other
-    processes: each opens the file for itself.
+    file in another order. A reader can be sent to other processes: each opens the file for itself.
 
     Attributes:
         path: the file.
@@ -43,6 +42,7 @@ class PixelStore:
         self.path, self.image_size, self.order = path, image_size, order
         self._file = file
         self._descriptor: int | None = None
+        self._count = 0
 
     @property
     def width(self) -> int:
@@ -75,7 +75,9 @@ class PixelStore:
                 raise ValueError(f"{path} holds fewer than {count} images")
             file.truncate(size)
             file.seek(size)
-        return cls(path, image_size, None, file)
+        store = cls(path, image_size, None, file)
+        store._count = count
+        return store
 
     @classmethod
     def open(cls, path: Path, image_size: int) -> Self:
@@ -128,14 +130,27 @@ class PixelStore:
             raise ValueError(f"{self.path} is open for reading")
         with translated(self.path):
             self._file.write(np.ascontiguousarray(pixels).data)
+        self._count += 1
 
-    def flush(self, *, durable: bool = False) -> None:
-        """Hand what was appended to the operating system; with ``durable``, to the disk."""
+    def flush(self) -> None:
+        """Hand what was appended to the operating system.
+
+        Raises:
+            DiskFull: there is no room for it.
+        """
         if self._file is not None:
             with translated(self.path):
                 self._file.flush()
-                if durable:
-                    os.fsync(self._file.fileno())
+
+    def sync(self) -> None:
+        """Make what was flushed survive a power cut; callable while another thread appends.
+
+        Raises:
+            DiskFull: there is no room for it.
+        """
+        if self._file is not None:
+            with translated(self.path):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Finish writing or reading.
@@ -160,7 +175,7 @@ class PixelStore:
         if self.order is not None:
             return len(self.order)
         if self._file is not None:
-            return self._file.tell() // self.width
+            return self._count
         return self.path.stat().st_size // self.width
 
     def read(self, rows: IntArray) -> Uint8Array:
@@ -205,7 +220,7 @@ class PixelStore:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Open lazily in the new process."""
-        self.__dict__.update(state, _file=None, _descriptor=None)
+        self.__dict__.update(state, _file=None, _descriptor=None, _count=0)
 
     def __del__(self) -> None:
         """Give the descriptor back."""

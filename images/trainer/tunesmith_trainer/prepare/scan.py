@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -150,6 +150,19 @@ class _Output:
     small: PixelStore
     parts: int
     done: int
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "parts"))
+    writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Finish or give up in `__exit__`."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Wait for the last part and close the files."""
+        with self.pixels, self.small:
+            self.writer.shutdown()
+            if kind is None:
+                self.wait()
 
     @classmethod
     def resume(cls, folder: Path, image_size: int) -> Self:
@@ -174,25 +187,40 @@ class _Output:
         return cls(folder, pixels, small, parts, done)
 
     def write_part(self, rows: list[dict[str, Any]]) -> None:
-        """Make ``rows`` and all pixels up to them safe from a kill."""
-        # A part must not name pixels that a power cut would take back.
-        self.pixels.flush(durable=True)
-        self.small.flush(durable=True)
-        path = self.folder / f"scan-{self.parts:06d}.parquet"
-        partial = path.with_suffix(".partial")
-        with translated(path):
-            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial, compression="zstd")
-            partial.replace(path)
+        """Make ``rows`` and all pixels up to them safe from a kill, while decoding goes on."""
+        self.wait()
+        self.pixels.flush()
+        self.small.flush()
+        self.writing = self.writer.submit(self.save_part, self.parts, pa.Table.from_pylist(rows, SCHEMA))
         self.parts += 1
         rows.clear()
 
+    def save_part(self, part: int, table: pa.Table) -> None:
+        """Write one part; it must not name pixels that a power cut would take back."""
+        self.pixels.sync()
+        self.small.sync()
+        path = self.folder / f"scan-{part:06d}.parquet"
+        partial = path.with_suffix(".partial")
+        with translated(path):
+            pq.write_table(table, partial, compression="zstd")
+            partial.replace(path)
+
+    def wait(self) -> None:
+        """Return once the last part is written.
+
+        Raises:
+            DiskFull: it found no room.
+        """
+        if self.writing is not None:
+            self.writing.result()
+
 
 def _run(listing: Listing, preprocess: Preprocess, folder: Path, events: Events) -> None:
-    out = _Output.resume(folder, preprocess.image_size)
     known = listing.entries is not None
     rows: list[dict[str, Any]] = []
+    out = _Output.resume(folder, preprocess.image_size)
     before = out.done if known else 0
-    with out.pixels, out.small, events.progress("decode", listing.total, listing.unit, done=before) as bar:
+    with out, events.progress("decode", listing.total, listing.unit, done=before) as bar:
         for seen, pictures in _seen(listing, preprocess, out.done, bar.advance):
             if pictures is not None:
                 seen["pixel"] = len(out.pixels)
@@ -272,7 +300,8 @@ class _Look:
             return {**seen, "fault": error.kind, "message": error.message}, None
         seen["sha256"] = self.source.content_digest(seen["path"], data)
         seen["pixel_hash"] = hashlib.sha256(decoded.pixels.data).digest()[:16]
-        seen["perceptual"] = perceptual_hash(decoded.pixels)
+        small = small_picture(decoded.pixels)
+        seen["perceptual"] = perceptual_hash(small)
         seen["area"] = decoded.width * decoded.height
         seen["observations"] = list(decoded.observations)
-        return seen, (decoded.pixels, small_picture(decoded.pixels))
+        return seen, (decoded.pixels, small)

@@ -39,6 +39,7 @@ def list_source(
     """
     dataset = spec.dataset if isinstance(spec, TrainingJobSpec) else spec
     if dataset.uri.startswith(TORCHVISION):
+        _without_slices(dataset)
         return list_torchvision(dataset.uri)
     root, name = split_address(dataset.uri)
     store = open_store(root, credentials=credentials, on_wait=on_wait)
@@ -73,12 +74,16 @@ def _list_store(dataset: DatasetSpec, store: Store, files: Files, name: str) -> 
                 files = files.only_shard(name)
             return list_shards(store, files, dataset.slice_columns)
         case _:
-            if dataset.slice_columns:
-                raise DatasetInvalid(
-                    "sliceColumns name columns of a manifest, and class folders have none.",
-                    "Write a manifest with these columns, or leave sliceColumns out.",
-                )
+            _without_slices(dataset)
             return list_folder(store, files)
+
+
+def _without_slices(dataset: DatasetSpec) -> None:
+    if dataset.slice_columns:
+        raise DatasetInvalid(
+            "sliceColumns name columns of a manifest, and this dataset has none.",
+            "Write a manifest with these columns, or leave sliceColumns out.",
+        )
 
 
 def _format(dataset: DatasetSpec, files: Files, tables: list[str], name: str) -> str:
