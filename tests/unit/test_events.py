@@ -111,3 +111,20 @@ def test_progress_that_goes_on_begins_where_the_other_process_stopped() -> None:
     with Events(stream).progress("decode", 10, "images", done=7) as bar:
         bar.advance(3)
     assert [line["done"] for line in lines(stream)] == [7, 10]
+
+
+def test_a_reused_stage_is_told_once_at_its_end() -> None:
+    stream = io.StringIO()
+    with Events(stream).stage("prepare", reused=True):
+        assert stream.getvalue() == ""
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["state"] == "reused"
+
+
+def test_nothing_is_told_after_the_result() -> None:
+    stream = io.StringIO()
+    events = Events(stream)
+    events.emit("result", exitCode=75)
+    events.note("A thread that was late.")
+    events.emit("result", exitCode=0)
+    assert [json.loads(line)["exitCode"] for line in stream.getvalue().splitlines()] == [75]

@@ -6,12 +6,11 @@ import argparse
 import errno
 import json
 import os
-import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
-from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tunesmith_api.reasons import (
     DiskFull,
@@ -23,6 +22,9 @@ from tunesmith_api.reasons import (
 )
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_trainer.events import Events
+from tunesmith_trainer.interruption import Stopped, end_children, stop_on_signals
+from tunesmith_trainer.search.local_ray import remove_own_folders
+from tunesmith_trainer.status import StatusBoard
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,38 +32,33 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     stream = _claim_stdout()
     events = Events(stream)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
-    # Imported after the streams are settled: torch and ray take seconds and may print.
-    from tunesmith_trainer.run import JobRun
-
-    run: JobRun | None = None
+    stop_on_signals(lambda: _give_up(events))
+    board: StatusBoard | None = None
     error: TunesmithError | None = None
     try:
+        # Imported after the streams are settled: torch and ray take seconds and may print.
+        from tunesmith_trainer.run import JobRun
+
         job = TrainingJob.model_validate(json.loads(options.spec.read_text(encoding="utf-8")))
-        run = JobRun(job, options.cache_dir, options.device, events, options.store_patience)
+        run = JobRun(job, options.cache_dir.absolute(), options.device, events, options.store_patience)
+        board = run.board
         run.run()
     except TunesmithError as caught:
         error = caught
-    except KeyboardInterrupt:
+    except Stopped:
         error = _interrupted()
     except OSError as caught:
         error = _disk_full(caught) if caught.errno in (errno.ENOSPC, errno.EDQUOT) else _internal(caught)
     except Exception as caught:
         error = _internal(caught)
-    return _finish(events, run, error)
+    return _finish(events, board, error)
 
 
-def _finish(events: Events, run: object, error: TunesmithError | None) -> int:
+def _finish(events: Events, board: StatusBoard | None, error: TunesmithError | None) -> int:
     """Tell the result, always the last line."""
-    from tunesmith_trainer.run import JobRun
-
-    status = None
-    if isinstance(run, JobRun):
-        if error is not None and error.reason is not Reason.INTERRUPTED:
-            run.board.condition(TrainingJobCondition.FAILED, "True", error.reason, str(error))
-            run.board.finish("Failed")
-        status = run.board.as_json()
+    if board is not None and error is not None and error.reason is not Reason.INTERRUPTED:
+        board.condition(TrainingJobCondition.FAILED, "True", error.reason, str(error))
+        board.finish("Failed")
     code = 0 if error is None else exit_code(error)
     events.emit(
         "result",
@@ -69,7 +66,7 @@ def _finish(events: Events, run: object, error: TunesmithError | None) -> int:
         reason=Reason.COMPLETED.value if error is None else error.reason.value,
         message="The model is verified." if error is None else error.message,
         nextStep="" if error is None else error.next_step,
-        status=status,
+        status=None if board is None else board.as_json(),
     )
     return code
 
@@ -93,8 +90,15 @@ def _claim_stdout() -> TextIO:
     return own
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _interrupted()
+def _give_up(events: Events) -> NoReturn:
+    """End a process that was asked to stop and is busy with something that cannot be interrupted."""
+    # Told in a thread, because the stream may be what blocks.
+    last = threading.Thread(target=_finish, args=(events, None, _interrupted()), daemon=True)
+    last.start()
+    last.join(timeout=1.0)
+    end_children()
+    remove_own_folders()
+    os._exit(exit_code(_interrupted()))
 
 
 def _interrupted() -> Interrupted:

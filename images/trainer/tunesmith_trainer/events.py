@@ -44,11 +44,18 @@ class Events:
         self._clock = clock
         self._lock = threading.Lock()
         self._stage: str | None = None
+        self._over = False
 
     def emit(self, type: str, **fields: Any) -> None:
-        """Write one event. Fields must be JSON; numbers that are not finite become null."""
+        """Write one event. Fields must be JSON; numbers that are not finite become null.
+
+        A `result` is the last: what other threads have to say after it is dropped.
+        """
         line = json.dumps(_finite({"type": type, **fields}), separators=(",", ":"), ensure_ascii=False)
         with self._lock:
+            if self._over:
+                return
+            self._over = type == "result"
             self._stream.write(line + "\n")
             self._stream.flush()
 
@@ -57,16 +64,24 @@ class Events:
         self.emit("note", message=message)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Frame a stage: `started` on entry, `finished` with its seconds unless it raised."""
+    def stage(self, name: str, *, reused: bool = False) -> Iterator[None]:
+        """Frame a stage: `started` on entry, `finished` with its seconds unless it raised.
+
+        Args:
+            name: of the stage.
+            reused: an earlier run finished it and what follows only takes its result over; `reused` is told
+                instead, at the end.
+        """
         self._stage = name
         started = self._clock()
-        self.emit("stage", stage=name, state="started")
+        if not reused:
+            self.emit("stage", stage=name, state="started")
         try:
             yield
         finally:
             self._stage = None
-        self.emit("stage", stage=name, state="finished", seconds=round(self._clock() - started, 3))
+        state = "reused" if reused else "finished"
+        self.emit("stage", stage=name, state=state, seconds=round(self._clock() - started, 3))
 
     def reused(self, stage: str) -> None:
         """Say that an earlier run finished this stage and its result is used."""

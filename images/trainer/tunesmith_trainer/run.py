@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +39,7 @@ from tunesmith_trainer.publish.export import export_model
 from tunesmith_trainer.publish.reference import write_golden, write_reference
 from tunesmith_trainer.publish.report.render import render_report
 from tunesmith_trainer.publish.report_data import Run, created_by, report_data
+from tunesmith_trainer.scratch import open_scratch
 from tunesmith_trainer.search.backbones import Pretrained, load_backbone
 from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, restore_candidate, store_candidate
 from tunesmith_trainer.search.label_noise import Suspect
@@ -137,13 +137,11 @@ class JobRun:
         prefix = f"jobs/{self.job.name}/{key}/"
         owner = f"process {os.getpid()} on {platform.node()}"
         with (
-            acquire_lease(self.store, f"{prefix}lease", owner),
-            tempfile.TemporaryDirectory(
-                dir=self.cache_dir, prefix="run-", ignore_cleanup_errors=True
-            ) as scratch,
+            acquire_lease(self.store, f"{prefix}lease", owner) as lease,
+            open_scratch(self.cache_dir) as scratch,
         ):
-            self.workspace = Workspace(self.store, prefix, self.cache_dir)
-            self.scratch, self.key, self.prefix = Path(scratch), key, prefix
+            self.workspace = Workspace(self.store, prefix, self.cache_dir, lease.ensure_held)
+            self.scratch, self.key, self.prefix = scratch, key, prefix
             self._count_start()
             dataset = self._prepare(listing)
             searched = self._search(dataset)
@@ -167,7 +165,8 @@ class JobRun:
 
     def _prepare(self, listing: Listing) -> Dataset:
         self.board.enter("Preparing")
-        with self.events.stage("prepare"):
+        finished = self.workspace.read_marker("prepare") is not None
+        with self.events.stage("prepare", reused=finished):
             dataset = prepare_dataset(self.spec, self.workspace, self.events, listing=listing)
         self.board.update(dataset=DatasetStatus.model_validate(dataset.status()))
         self.board.condition(
@@ -342,6 +341,7 @@ class JobRun:
                     facts.backbone,
                     facts.strategy,
                 )
+                self.workspace.require_lease()
                 published = publish_package(directory, self.store, self.job.name, header)
                 marker = {"uri": published.uri, "digest": published.digest}
                 self.workspace.write_marker("publish", marker)

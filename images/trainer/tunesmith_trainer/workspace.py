@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ class Workspace:
         store: shared with other runs and machines; it outlives this process.
         prefix: keys of this run begin with it, like ``jobs/flowers/{run key}``.
         cache_dir: a folder of this machine that may vanish at any time between two runs.
+        require_lease: raises RunInProgress when another process has taken this run over.
     """
 
     store: Store
     prefix: str
     cache_dir: Path
+    require_lease: Callable[[], None] = lambda: None
 
     def key(self, name: str) -> str:
         """The store key of one of this run's objects."""
@@ -57,6 +60,11 @@ class Workspace:
         return marker
 
     def write_marker(self, stage: str, marker: dict[str, Any]) -> None:
-        """Say that the stage is finished; everything it refers to must be in the store already."""
+        """Say that the stage is finished; everything it refers to must be in the store already.
+
+        Raises:
+            RunInProgress: another process has taken this run over, and its marker counts.
+        """
+        self.require_lease()
         text = json.dumps(marker, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self.store.put(self.key(f"{stage}.json"), text.encode())

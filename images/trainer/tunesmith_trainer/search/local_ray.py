@@ -140,6 +140,12 @@ def remove_leftovers(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_own_folders() -> None:
+    """Remove this process's folders, whose processes somebody else has ended."""
+    for folder in _temporary_folder().glob(f"{PREFIX}{os.getpid()}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 _early: LocalRay | None = None
 
 
