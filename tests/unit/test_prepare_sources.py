@@ -270,7 +270,7 @@ def test_manifest_without_a_slice_column_is_refused(tmp_path: Path) -> None:
 
 def test_slice_columns_for_class_folders_are_refused(tmp_path: Path) -> None:
     two_classes(tmp_path, 1)
-    with pytest.raises(DatasetInvalid, match="class folders have none"):
+    with pytest.raises(DatasetInvalid, match="this dataset has none"):
         listed(tmp_path, sliceColumns=["site"])
 
 
