@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 from tests.unit.test_search_heads import make_task
 
 from tunesmith_api.reasons import DiskFull, Reason, StoreFull
@@ -50,6 +52,17 @@ def spec_with(**search: Any) -> TrainingJobSpec:
             "search": {"earlyStopping": ASHA, **search},
         }
     )
+
+
+def checkpoint(name: str, epoch: int) -> bytes:
+    """A checkpoint that says whose it is."""
+    return save({"epoch": np.array([epoch])}, {"of": name})
+
+
+def content(config: Mapping[str, Any]) -> tuple[str, int]:
+    """Whose checkpoint a trial starts from, and after how many epochs it was written."""
+    with safe_open(config["checkpoint"], framework="numpy") as file:
+        return file.metadata()["of"], int(file.get_tensor("epoch")[0])
 
 
 @dataclass
@@ -124,7 +137,7 @@ class Bench:
     def epoch(self, name: str, epoch: int, loss: float | None, *, done: bool = False) -> dict[str, Any]:
         """News of an epoch, with a checkpoint file whose content says which it is."""
         path = self.folder / f"{name}-{epoch:04d}.safetensors"
-        path.write_text(f"{name} after {epoch}")
+        path.write_bytes(checkpoint(name, epoch))
         point = {
             "epoch": epoch,
             "train_loss": 0.5,
@@ -400,7 +413,7 @@ def test_epochs_are_recorded_and_the_last_checkpoint_alone_is_kept(bench: Bench)
     assert [point.validation_loss for point in row.curve] == [0.9, 0.8, 0.7]
     assert row.metrics == {"accuracy": 0.75, "negativeLogLikelihood": 0.7}
     assert [info.key for info in bench.store.list("run/checkpoints/")] == [row.checkpoint]
-    assert bench.store.get(row.checkpoint) == b"t0009 after 3"
+    assert bench.store.get(row.checkpoint) == checkpoint("t0009", 3)
 
 
 def test_killed_fine_tuning_goes_on_from_the_checkpoint_that_its_row_names(bench: Bench) -> None:
@@ -408,20 +421,43 @@ def test_killed_fine_tuning_goes_on_from_the_checkpoint_that_its_row_names(bench
     source.next()
     source.result("t0009", bench.epoch("t0009", 1, 0.9))
     # Killed after the next checkpoint was stored and before it was recorded.
-    bench.store.put("run/checkpoints/t0009-0002.safetensors", b"t0009 after 2")
+    bench.store.put("run/checkpoints/t0009-0002.safetensors", checkpoint("t0009", 2))
     config = bench.fine_tunings().next()
     assert config is not None
     assert config["id"] == "t0009"
-    assert Path(config["checkpoint"]).read_text() == "t0009 after 1"
+    assert content(config) == ("t0009", 1)
     assert [info.key for info in bench.store.list("run/checkpoints/")] == [
         "run/checkpoints/t0009-0001.safetensors"
     ]
 
 
+@pytest.mark.parametrize("damage", [pytest.param(None, id="gone"), pytest.param(b"half", id="cut off")])
+def test_fine_tuning_whose_checkpoint_cannot_be_used_begins_anew_and_says_why(
+    bench: Bench, damage: bytes | None
+) -> None:
+    source = bench.fine_tunings()
+    source.next()
+    source.result("t0009", bench.epoch("t0009", 1, 0.9))
+    key = "run/checkpoints/t0009-0001.safetensors"
+    bench.store.delete(key) if damage is None else bench.store.put(key, damage)
+    source = bench.fine_tunings()
+    config = source.next()
+    assert config is not None
+    assert (config["id"], config["checkpoint"]) == ("t0009", "")
+    row = bench.ledger.get("t0009")
+    assert row is not None
+    assert (row.epochs, row.curve, row.checkpoint) == (0, (), "")
+    assert "began anew" in row.message
+    assert source.result("t0009", bench.epoch("t0009", 1, 0.8))
+    row = bench.ledger.get("t0009")
+    assert row is not None
+    assert [point.validation_loss for point in row.curve] == [0.8]
+
+
 def fine_tune(source: FineTuneSource, bench: Bench, steps: int = 1_000) -> None:
     """Run trials one after another for so many epochs; losses follow from the parameters and the epoch."""
     while steps > 0 and (config := source.next()) is not None:
-        start = int(Path(config["checkpoint"]).read_text().split()[-1]) if config["checkpoint"] else 0
+        start = content(config)[1] if config["checkpoint"] else 0
         rates = config["finetune"]["learning_rate"], config["finetune"]["backbone_learning_rate_factor"]
         for epoch in range(start + 1, config["finetune"]["epochs"] + 1):
             loss = sum(abs(math.log10(rate) + 2) for rate in rates) / epoch
@@ -498,7 +534,7 @@ def test_process_that_died_goes_on_from_its_checkpoint_and_the_second_death_is_t
     config = source.next()
     assert config is not None
     assert not source.waiting
-    assert (config["id"], Path(config["checkpoint"]).read_text()) == ("t0009", "t0009 after 1")
+    assert (config["id"], content(config)) == ("t0009", ("t0009", 1))
     source.ended("t0009", failed=True)
     row = bench.ledger.get("t0009")
     assert row is not None

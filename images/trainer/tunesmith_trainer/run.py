@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
 from tunesmith_api.status import DatasetStatus, ModelStatus, SearchStatus, TrialStatus
@@ -60,6 +61,9 @@ from tunesmith_trainer.workspace import Workspace
 TOP_TRIALS = 10
 RUN_KEY_FORMAT = 1
 """Raise it when the same spec and data would give another model."""
+
+_FACTS = TypeAdapter(CandidateFacts)
+_SUSPECTS = TypeAdapter(tuple[Suspect, ...])
 
 
 def run_key(job: TrainingJob, listing: Listing) -> str:
@@ -157,9 +161,10 @@ class JobRun:
 
     def _count_start(self) -> None:
         """Count how often this run was started, for status.restarts."""
-        marker = self.workspace.read_marker("starts") or {"starts": 0}
-        self.workspace.write_marker("starts", {"starts": marker["starts"] + 1})
-        self.board.update(restarts=marker["starts"])
+        with self.workspace.reading("starts"):
+            starts = int((self.workspace.read_marker("starts") or {"starts": 0})["starts"])
+        self.workspace.write_marker("starts", {"starts": starts + 1})
+        self.board.update(restarts=starts)
 
     # Prepare
 
@@ -187,20 +192,13 @@ class JobRun:
                 searched = self._run_search(dataset)
         else:
             self.events.reused("search")
-            facts = CandidateFacts(
-                **{
-                    **marker["facts"],
-                    "mean": tuple(marker["facts"]["mean"]),
-                    "std": tuple(marker["facts"]["std"]),
-                }
-            )
-            searched = Searched(
-                restore_candidate(self.store, f"{self.prefix}candidate.safetensors", facts),
-                Ledger(self.store, f"{self.prefix}ledger/").trials,
-                tuple(Suspect(**one) for one in marker["suspects"]),
-                marker["timings"],
-                marker["ended"],
-            )
+            with self.workspace.reading("search"):
+                facts = _FACTS.validate_python(marker["facts"])
+                suspects = _SUSPECTS.validate_python(marker["suspects"])
+                timings, ended = dict(marker["timings"]), str(marker["ended"])
+            candidate = restore_candidate(self.store, f"{self.prefix}candidate.safetensors", facts)
+            trials = Ledger(self.store, f"{self.prefix}ledger/").trials
+            searched = Searched(candidate, trials, suspects, timings, ended)
             self.board.update(search=search_status(searched.trials))
         chosen = searched.candidate.facts
         self.board.condition(
@@ -218,6 +216,7 @@ class JobRun:
         trials: dict[str, Trial] = {}
 
         def on_trial(trial: Trial) -> None:
+            self.workspace.require_lease()
             trials[trial.id] = trial
             self.board.update(search=search_status(tuple(trials.values())))
 
@@ -347,8 +346,9 @@ class JobRun:
                 self.workspace.write_marker("publish", marker)
         else:
             self.events.reused("publish")
-        model = {**marker, "verified": verification.passed}
-        self.board.update(model=ModelStatus.model_validate(model), report_uri=f"{marker['uri']}/report.html")
+        with self.workspace.reading("publish"):
+            model = ModelStatus.model_validate({**marker, "verified": verification.passed})
+        self.board.update(model=model, report_uri=f"{model.uri}/report.html")
 
     def _write_package(
         self, dataset: Dataset, searched: Searched, verification: Verification, directory: Path

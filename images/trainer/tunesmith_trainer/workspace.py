@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith_api.reasons import ObjectMissing, StoreError
+from tunesmith_api.reasons import ObjectMissing, Reason, StoreError
 from tunesmith_package.store import Store
+
+
+class ObjectDamaged(StoreError):
+    """An object of the store is not what was written there; trying again does not help."""
+
+    reason = Reason.DIGEST_MISMATCH
 
 
 @dataclass(frozen=True)
@@ -42,22 +49,34 @@ class Workspace:
         """What the finished stage left, or None while it is not finished.
 
         Raises:
-            StoreError: the store cannot be read, or the marker is not one of ours.
+            StoreError: the store cannot be read.
+            ObjectDamaged: the marker is not one of ours.
         """
         key = self.key(f"{stage}.json")
         try:
             data = self.store.get(key)
         except ObjectMissing:
             return None
-        try:
+        with self.reading(stage):
             marker = json.loads(data)
-        except ValueError:
-            marker = None
-        if not isinstance(marker, dict):
-            raise StoreError(
-                f"{self.store.url(key)} is not a marker of a finished stage.", "Delete it and run it again."
-            )
-        return marker
+            if not isinstance(marker, dict):
+                raise TypeError("not an object")
+            return marker
+
+    @contextmanager
+    def reading(self, stage: str) -> Iterator[None]:
+        """Frame the use of a marker's content: what is wrong with it is told as such.
+
+        Raises:
+            ObjectDamaged: the block ran into a missing field or a value of another kind.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError) as error:
+            raise ObjectDamaged(
+                f"{self.store.url(self.key(f'{stage}.json'))} is not a marker of a finished stage ({error}).",
+                "Delete that object and run the same command again: the stage is done anew.",
+            ) from error
 
     def write_marker(self, stage: str, marker: dict[str, Any]) -> None:
         """Say that the stage is finished; everything it refers to must be in the store already.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tunesmith_package.store import Store
 from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
 from tunesmith_trainer.search.heads import Head
+from tunesmith_trainer.search.stored_weights import fetch_weights
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,15 @@ def store_candidate(candidate: Candidate, store: Store, key: str) -> None:
 
 
 def restore_candidate(store: Store, key: str, facts: CandidateFacts) -> Candidate:
-    """Read what ``store_candidate`` wrote."""
+    """Read what ``store_candidate`` wrote.
+
+    Raises:
+        ObjectMissing: it is gone.
+        ObjectDamaged: it is not whole.
+    """
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
         path = Path(folder) / "candidate.safetensors"
-        store.download(key, path)
+        fetch_weights(store, key, path, "Delete that run's search.json and run the same command again.")
         model = ImageClassifier(build_backbone(facts.backbone, facts.image_size), facts.num_classes)
         model.load_state_dict(load_file(path))
     return Candidate(model.eval(), facts)

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 from safetensors.torch import load_file, save_file
 
-from tunesmith_api.reasons import Diverged, Reason
+from tunesmith_api.reasons import Diverged, ObjectMissing, Reason
 from tunesmith_api.training_job import TransferSpec
 from tunesmith_package.preprocess import Preprocess
 from tunesmith_package.store import Store
@@ -26,7 +26,9 @@ from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.finetune import FineTuneConfig, FineTuner, Images
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
+from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
+from tunesmith_trainer.workspace import ObjectDamaged
 
 REFIT = "refit"
 """The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
@@ -277,12 +279,13 @@ class FineTuneSource:
             return None
         task, _ = self.tasks[row.backbone]
         config = finetune_config(row.parameters, self.transfer)
-        self._update(replace(row, max_epochs=config.epochs))
+        row, checkpoint = self._fetch(replace(row, max_epochs=config.epochs))
+        self._update(row)
         return {
             "id": name,
             "task": task.to_config(),
             "finetune": asdict(config),
-            "checkpoint": self._fetch(row),
+            "checkpoint": checkpoint,
             "folder": str(self.folder),
             "device": self.device,
             "precision": self.transfer.precision,
@@ -314,15 +317,21 @@ class FineTuneSource:
             values = proposed[0]
         return Trial(name, "FineTune", backbone, values, start_time=now, parent=self.tasks[backbone][1])
 
-    def _fetch(self, row: Trial) -> str:
+    def _fetch(self, row: Trial) -> tuple[Trial, str]:
+        """The trial and the local file of its checkpoint; without a usable one it begins anew."""
         if not row.checkpoint:
-            return ""
+            return row, ""
         path = self.folder / f"{row.id}-restored.safetensors"
-        self.store.download(row.checkpoint, path)
+        try:
+            fetch_weights(self.store, row.checkpoint, path, "")
+        except (ObjectMissing, ObjectDamaged) as error:
+            message = f"It began anew, because its checkpoint could not be used: {error.message}"
+            anew = {"epochs": 0, "curve": (), "score": None, "metrics": {}, "checkpoint": ""}
+            return replace(row, message=message, **anew), ""  # type: ignore[arg-type]
         for info in list(self.store.list(f"{self.prefix}{row.id}-")):
             if info.key != row.checkpoint:
                 self.store.delete(info.key)
-        return str(path)
+        return row, str(path)
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Record an epoch; False ends the trial."""
