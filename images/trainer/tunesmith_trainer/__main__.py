@@ -123,5 +123,15 @@ def _internal(error: Exception) -> TunesmithError:
     )
 
 
+def end(code: int) -> NoReturn:
+    """End this process now.
+
+    Everything is told and stored. Threads that still decode, and the destructors of half a dozen C++
+    libraries, would only put the end off, or hang.
+    """
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
