@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreError, StoreFull
 from tunesmith_package.patience import Patience, Transient
-from tunesmith_package.store import KeyRefused, ObjectInfo, check_key
+from tunesmith_package.store import AFTER_FULL, KeyRefused, ObjectInfo, check_key
 
 STAGING = ".tunesmith-staging"
 """Folder below the root where objects are written before they get their name; never listed."""
@@ -255,7 +255,7 @@ class FileStore:
     def _error(self, key: str, error: OSError) -> Exception:
         where, cause = f"{self.uri}/{quote(key)}", os.strerror(error.errno) if error.errno else str(error)
         if error.errno in _FULL:
-            return StoreFull(f"{self.uri} has no room for {key} ({cause}).", "Make room and run it again.")
+            return StoreFull(f"{self.uri} has no room for {key} ({cause}).", AFTER_FULL)
         if error.errno in _DENIED:
             return StoreDenied(f"{where} may not be used ({cause}).", "Give this user the permission.")
         if error.errno in _MISSING:
@@ -281,7 +281,7 @@ def write_local(path: Path, source: BinaryIO) -> None:
     except OSError as error:
         if error.errno in _FULL:
             message = f"This machine's disk has no room for {path}."
-            raise DiskFull(message, "Make room and run the same command again.") from error
+            raise DiskFull(message, AFTER_FULL) from error
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tunesmith_api.reasons import ObjectMissing, StoreDenied, StoreError, StoreFull, StoreUnreachable
 from tunesmith_package.patience import Transient
+from tunesmith_package.store import AFTER_FULL
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507"}
@@ -77,7 +78,7 @@ def _translate_answer(error: ClientError, where: str) -> Exception:
     code, status = code_of(error), status_of(error)
     said = str(error.response.get("Error", {}).get("Message", "")) or code
     if code in _FULL or status == 507:
-        return StoreFull(f"{where} cannot be written: the store has no room ({said}).", "Make room there.")
+        return StoreFull(f"{where} cannot be written: the store has no room ({said}).", AFTER_FULL)
     if code in _DENIED:
         return StoreDenied(f"{where} may not be used ({said}).", _DENIED[code])
     if code in _MISSING:

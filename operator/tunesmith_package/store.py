@@ -15,6 +15,9 @@ from urllib.parse import unquote
 from tunesmith_api.reasons import SpecInvalid, StoreDenied
 from tunesmith_package.patience import Patience
 
+AFTER_FULL = "What is there is kept: make room and run the same command again."
+"""What to do when a store or a disk has no room; every write is whole or not there."""
+
 _KEY_BYTES = 1024  # S3's own limit, counted in UTF-8
 
 

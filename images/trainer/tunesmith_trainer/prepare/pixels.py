@@ -263,5 +263,5 @@ def disk_full(path: Path) -> DiskFull:
     """The error for a local disk that has no room for ``path``."""
     return DiskFull(
         f"This machine's disk has no room for {path}.",
-        "Make room there, or choose another cache folder, and run the same command again: it goes on.",
+        "What is decoded is kept: make room, or choose another cache folder, and run the same command again.",
     )
