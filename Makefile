@@ -63,6 +63,10 @@ demo: $(ENVIRONMENT) ## From a spec to predictions on Fashion-MNIST, in build/de
 test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of what it left out
 	$(BIN)/python -m pytest
 
+.PHONY: test-resilience
+test-resilience: $(ENVIRONMENT) ## Kill, stop, starve and cut off real trainers; many minutes, on a quiet machine
+	$(BIN)/python -m pytest tests/resilience
+
 .PHONY: test-unit
 test-unit: $(ENVIRONMENT) ## The fast tests
 	$(BIN)/python -m pytest tests/unit
