@@ -20,7 +20,7 @@ SMALL_SIDE = 32
 
 MOST_NEIGHBOURS = 64
 """How many images of one bucket each image is compared with."""
-MOST_CANDIDATES = 4_000_000
+MOST_CANDIDATES = 1_000_000
 """How many pairs are looked at in all."""
 
 _CHUNK_PAIRS = 1_024
