@@ -3,16 +3,23 @@
 import multiprocessing
 import os
 from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.bench import quality
+from tests.bench.harness import command
 from tests.bench.harness.data import choose_flips, synthetic_image
 from tests.bench.harness.extrapolation import fit_line, least_epochs
 from tests.bench.harness.memory import Peaks, family, sizes_of
 from tests.bench.harness.report import Target
 from tests.bench.noise import match
+
+from tunesmith_api.search_spec import SearchSpec
+from tunesmith_api.training_job import TrainingJob
 
 MIB = 2**20
 
@@ -133,3 +140,24 @@ def test_peaks_are_of_sums_not_sums_of_peaks() -> None:
     peaks.take("verify", [(25, 18)])
     assert (peaks.rss, peaks.pss, peaks.processes) == (30, 20, 2)
     assert dict(peaks.pss_by_stage) == {"search": 20, "verify": 18}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(quality.spec(quality.BOTH, 1, None), id="quality, default spec"),
+        pytest.param(quality.spec(quality.PROBE, 2, None), id="quality, linear probe"),
+        pytest.param({"verification": command.LEAST_VERIFICATION}, id="least verification"),
+    ],
+)
+def test_jobs_of_the_benchmarks_are_valid(spec: dict[str, Any], tmp_path: Path) -> None:
+    document = command.job("job", tmp_path, tmp_path / "w.safetensors", tmp_path / "store", **spec)
+    job = TrainingJob.model_validate(document)
+    assert job.spec.dataset.uri == tmp_path.as_uri()
+    assert job.spec.dataset.split.seed == spec.get("dataset", {}).get("split", {}).get("seed", 0)
+
+
+def test_probe_job_of_quality_trains_the_heads_of_the_default_one() -> None:
+    default = SearchSpec()
+    probe = quality.spec(quality.PROBE, 0, None)["search"]["numTrials"]
+    assert probe == default.num_trials - default.max_fine_tune_trials

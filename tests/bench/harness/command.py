@@ -19,7 +19,7 @@ from tests.bench.harness.report import REPOSITORY, say
 Document = dict[str, Any]
 
 
-def job(name: str, dataset: Path, weights: Path, store: Path, **spec: Document) -> Document:
+def job(name: str, dataset: Path, weights: Path, store: Path, /, **spec: Document) -> Document:
     """A TrainingJob over a folder with MobileNetV2; all else is the default spec, unless given.
 
     Args:
