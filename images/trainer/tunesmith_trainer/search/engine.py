@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -32,6 +30,8 @@ T = TypeVar("T")
 
 PRELOAD = ("tunesmith_trainer.search.head_trials",)
 """What worker processes import as they start; the first trials, which are heads, need nothing else."""
+LEAVE_SECONDS = 1.0
+"""How long Ray Tune's loop, which turns ten times a second, may take to notice that it is over."""
 PERTURBATION_EPOCHS = 2
 """Population based training compares the population each time every trial has had this many more epochs."""
 
@@ -50,7 +50,10 @@ class Share:
 
 
 class Source(Protocol):
-    """Where configurations come from and results go to; all calls come from one thread."""
+    """Where configurations come from and results go to.
+
+    All calls come from one thread, while the one that called ``run`` waits.
+    """
 
     def next(self) -> Mapping[str, Any] | None:
         """The next configuration, with a unique ``id``; None when there are no more."""
@@ -119,8 +122,9 @@ def run(
 ) -> None:
     """Run trials of ``source`` until it has no more.
 
-    A trial whose process dies is over; the others go on. An error of the source and a signal end the run at
-    once, without waiting for the epochs that are under way; Ray must not be used after that.
+    A trial whose process dies is over; the others go on. What the source raises, and what the process's
+    handlers of signals raise meanwhile, ends the run at once, without waiting for the epochs that are under
+    way; Ray must not be used after that.
 
     Args:
         trainable: a class whose ``setup`` takes the configuration.
@@ -133,8 +137,7 @@ def run(
         seed: of what population based training draws at random.
 
     Raises:
-        Interrupted: the process was asked to stop and its own handler let it go on.
-        Exception: whatever the source or the process's own handlers of signals raise.
+        Exception: whatever the source or a handler of signals raised.
     """
     connection = _Connection(source)
     resources = {"cpu": 1, "gpu": share.gpus}
@@ -143,6 +146,8 @@ def run(
         config = _feed(connection, parallel)
     else:
         trainable, space = _boxed(trainable), _population(connection)
+        if space is None:
+            return
         config = _evolve(connection, mutations, seed)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="tune-", ignore_cleanup_errors=True) as folder:
         tuner = tune.Tuner(
@@ -153,11 +158,12 @@ def run(
                 name="search",
                 storage_path=folder,
                 verbose=0,
+                callbacks=[_Watch(connection)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        _past_ray(tuner.fit)
+        _apart(tuner.fit, connection)
 
 
 def _feed(connection: _Connection, parallel: int) -> tune.TuneConfig:
@@ -175,8 +181,11 @@ _BOX = "trial"
 """Population based training allows no searcher, only a list of values for a parameter: here whole trials."""
 
 
-def _population(connection: _Connection) -> dict[str, Any]:
+def _population(connection: _Connection) -> dict[str, Any] | None:
+    """All trials at once; None when there are none, which Ray Tune cannot take."""
     configurations = list(iter(lambda: connection.call(connection.source.next), None))
+    if not configurations:
+        return None
     return {_BOX: tune.grid_search([dict(one) for one in configurations if one is not None])}
 
 
@@ -201,42 +210,36 @@ def _boxed(trainable: type[tune.Trainable]) -> type[tune.Trainable]:
 
 
 class _Cut(BaseException):
-    """An error on its way past Ray Tune.
+    """An error on its way past Ray Tune, which would wrap it in one of its own and wait for epochs to end."""
 
-    Ray Tune would wrap an ``Exception`` in one of its own, log it, and wait for the running epochs.
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _apart(fit: Callable[[], object], connection: _Connection) -> None:
+    """Run Ray Tune in a thread of its own, so that signals find the main thread at leisure.
+
+    A signal that arrives inside of Ray's C++ comes out as a SystemError, and late.
     """
+    caught: list[BaseException] = []
 
-    def __init__(self, error: Exception | None, number: int = 0) -> None:
-        super().__init__(error, number)
-        self.error, self.number = error, number
+    def work() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            caught.append(error)
 
-
-def _past_ray(fit: Callable[[], object]) -> None:
-    """Call Ray Tune; what signals and the source have to say comes out as it is, and at once."""
-
-    def cut(number: int, frame: FrameType | None) -> None:
-        raise _Cut(None, number)
-
-    handled: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        handled = {number: handler for number, handler in own.items() if handler is not signal.SIG_IGN}
-    caught: _Cut | None = None
+    thread = threading.Thread(target=work, name="ray-tune", daemon=True)
+    thread.start()
     try:
-        for number in handled:
-            signal.signal(number, cut)
-        fit()
-    except _Cut as error:
-        caught = error
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
-    if caught is None:
-        return
-    if caught.error is not None:
-        raise caught.error
-    signal.raise_signal(caught.number)
-    raise Interrupted("The run was asked to stop.", "Run the same command again to go on.")
+        thread.join()
+    except BaseException:
+        connection.closed = True
+        thread.join(LEAVE_SECONDS)
+        raise
+    for error in caught:
+        raise error.error if isinstance(error, _Cut) else error
 
 
 class _Connection:
@@ -244,14 +247,21 @@ class _Connection:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.closed = False
         self.over: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores them."""
         return {}
 
+    def check(self) -> None:
+        """Leave Ray Tune when nobody waits for it any more."""
+        if self.closed:
+            raise _Cut(Interrupted("The run was asked to stop.", "Run the same command again to go on."))
+
     def call(self, ask: Callable[[], T]) -> T:
         """Ask the source; its errors pass Ray Tune by."""
+        self.check()
         try:
             return ask()
         except Exception as error:
@@ -276,6 +286,16 @@ class _Connection:
 def name_of(trial: Any) -> str:
     """Our name of one of Ray Tune's trials."""
     return str(trial.config.get(_BOX, trial.config)["id"])
+
+
+class _Watch(tune.Callback):
+    """Looks several times a second whether the main thread was interrupted."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.connection.check()
 
 
 class _Search(Searcher):

@@ -9,13 +9,18 @@ a Python process. ``search/README.md`` has the measurements.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import logging
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only configurations and metrics travel between processes; images and features are read from disk."""
@@ -25,6 +30,11 @@ SOCKET_FOLDER_LENGTH = 30
 UNNEEDED = ("start_api_server", "start_monitor", "start_log_monitor")
 """Methods of ``ray._private.node.Node`` that start processes for clusters and dashboards, and for which
 ``ray.init`` has no switch. Should a later Ray rename them, it starts with all its processes, only slower."""
+STOP_SECONDS = 4.0
+"""How long Ray may take to end; it needs a tenth of that when its processes are still there."""
+
+START_ATTEMPTS = 3
+"""How often Ray is started when it does not answer in its time."""
 
 
 class LocalRay:
@@ -40,6 +50,7 @@ class LocalRay:
     def __init__(self, slots: int, gpus: int | None, preload: Sequence[str] = ()) -> None:
         self.slots, self.gpus, self.preload = slots, gpus, tuple(preload)
         self._error: Exception | None = None
+        self._folder: str | None = None
         self._thread: threading.Thread | None = None
         self._ready, self._over = threading.Event(), threading.Event()
 
@@ -59,23 +70,28 @@ class LocalRay:
             raise self._error
 
     def stop(self) -> None:
-        """End every process of Ray and remove its files."""
+        """End every process of Ray and remove its files; waits for a start that is under way.
+
+        Ray waits for a minute when somebody else ended its processes (a signal to the whole process group
+        does). Nothing is left to wait for then.
+        """
         self._over.set()
         if self._thread is not None:
-            self._thread.join()
+            self._ready.wait()
+            self._thread.join(STOP_SECONDS)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self) -> None:
         """Start Ray, and stay: Linux ends Ray's processes when the thread that started them ends."""
         try:
             parent = _temporary_folder()
             remove_leftovers(parent)
-            with tempfile.TemporaryDirectory(
-                dir=parent, prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True
-            ) as folder:
-                _init(self.slots, self.gpus, self.preload, folder)
-                self._ready.set()
-                self._over.wait()
-                _shutdown()
+            self._folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
+            _init(self.slots, self.gpus, self.preload, self._folder)
+            self._ready.set()
+            self._over.wait()
+            _shutdown()
         except Exception as error:
             self._error = error
             _shutdown()
@@ -89,10 +105,12 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_keeping_sigterm())
         for name in UNNEEDED:
             if hasattr(Node, name):
                 stack.enter_context(_left_out(Node, name))
-        ray.init(
+        start = functools.partial(
+            ray.init,
             address="local",
             num_cpus=slots,
             num_gpus=gpus,
@@ -101,14 +119,52 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
             configure_logging=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=folder,
-            _system_config={"preload_python_modules": list(preload), "enable_metrics_collection": False},
+            _system_config={
+                "preload_python_modules": list(preload),
+                "enable_metrics_collection": False,
+                # Ray would run trials at 15, behind anything else that this machine does.
+                "worker_niceness": 0,
+            },
         )
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                start()
+                return
+            except Exception as error:
+                # Ray gives its own server 30 seconds, whatever else the machine has to do, and no setting.
+                if attempt == START_ATTEMPTS or "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Put the process's own handler of SIGTERM back after the block, from whatever thread.
+
+    Ray's C++ installs one that prints a stack and sets an alarm, which aborts the process three seconds later
+    however well it was ending (absl's ``alarm_on_failure_secs``).
+    """
+    get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    get.restype = put.restype = ctypes.c_void_p
+    put.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    handler = get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        put(signal.SIGTERM, handler)
 
 
 def _shutdown() -> None:
     import ray
+    from ray._private import worker
 
+    node = worker._global_node
+    infos: dict[str, list[Any]] = {} if node is None else node.all_processes
+    started = [one.process for each in infos.values() for one in each]
     ray.shutdown()
+    for process in started:  # Ray itself waits for a second each, which a busy machine can exceed.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS / 2)
 
 
 @contextlib.contextmanager
