@@ -69,6 +69,16 @@ Digest = Annotated[
 ]
 
 
+FILE_COLUMNS = 200
+"""Columns of a table that goes to a file or another program, where no terminal says how wide it is."""
+
+
+def console() -> Console:
+    """Standard output; as wide as the terminal, or wide enough for any table where there is none."""
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else FILE_COLUMNS)
+
+
 @app.callback(
     epilog="First steps: `tunesmith run --help`. Any command with --debug shows Python's traceback."
 )
@@ -121,7 +131,15 @@ def run(
 
     as_json = output is Output.JSON
     raise typer.Exit(
-        run_file(file, name=name, as_json=as_json, device=device, cache_dir=cache_dir, result=result)
+        run_file(
+            file,
+            console(),
+            name=name,
+            as_json=as_json,
+            device=device,
+            cache_dir=cache_dir,
+            result=result,
+        )
     )
 
 
@@ -137,7 +155,7 @@ def validate(
     """
     from tunesmith.validate import validate_files
 
-    raise typer.Exit(validate_files(files, Console(highlight=False)))
+    raise typer.Exit(validate_files(files, console()))
 
 
 @app.command(epilog="Example: `tunesmith inspect file:///home/me/models/flowers/3f2a...`")
@@ -145,7 +163,7 @@ def inspect(model: Model, digest: Digest = None, output: OutputOption = Output.T
     """Show what a model package is: where it comes from, how good it is, what it holds."""
     from tunesmith.inspect import inspect_package
 
-    inspect_package(model, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
+    inspect_package(model, console(), digest=digest, as_json=output is Output.JSON)
 
 
 @app.command(epilog="Example: `tunesmith verify s3://models/flowers/3f2a... --digest sha256:3f2a...`")
@@ -153,9 +171,7 @@ def verify(model: Model, digest: Digest = None, output: OutputOption = Output.TA
     """Read every file of a model package again and compare it with the sha256 in its manifest."""
     from tunesmith.verify import verify_files
 
-    raise typer.Exit(
-        verify_files(model, Console(highlight=False), digest=digest, as_json=output is Output.JSON)
-    )
+    raise typer.Exit(verify_files(model, console(), digest=digest, as_json=output is Output.JSON))
 
 
 @app.command(
@@ -189,7 +205,7 @@ def predict(
     predict_images(
         model,
         images,
-        Console(highlight=False),
+        console(),
         top=top,
         explain=explain,
         digest=digest,

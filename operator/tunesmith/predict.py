@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tunesmith.files import place
 from tunesmith.model_reference import model_reference
+from tunesmith.wording import file_name
 from tunesmith_package.inference import Predictor
 from tunesmith_package.package import open_package
 from tunesmith_package.preprocess import ImageInvalid
@@ -85,7 +86,7 @@ def _predicted(predictor: Predictor, path: Path, top: int, explain: Path | None)
     classes = tuple((predictor.labels[index], float(probabilities[index])) for index in order)
     overlay = None
     if explain is not None:
-        overlay = explain / f"{path.stem}.{classes[0][0].replace('/', '-')}.png"
+        overlay = explain / f"{path.stem}.{file_name(classes[0][0])}.png"
         drawing = predictor.overlay_png(data, int(order[0]))
         place(overlay, lambda temporary: temporary.write_bytes(drawing))
     return Prediction(path, classes, overlay)

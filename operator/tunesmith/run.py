@@ -17,6 +17,7 @@ from tunesmith.outcome import print_outcome
 
 def run_file(
     path: Path,
+    console: Console,
     *,
     name: str | None,
     as_json: bool,
@@ -29,6 +30,7 @@ def run_file(
 
     Args:
         path: the file; its folder is where relative addresses in the spec start.
+        console: standard output.
         name: which TrainingJob; needed when the file holds several.
         as_json: print the trainer's events, and last the TrainingJob with its status, as JSON lines.
         device: auto, cpu or cuda.
@@ -43,7 +45,6 @@ def run_file(
         SpecInvalid: the file breaks a rule, or leaves open which job is meant.
     """
     content = read_job_file(path, name)
-    console = Console(highlight=False)
     view = _view(content, console, as_json=as_json)
     for sentence in content.remarks:
         view.say(sentence)

@@ -64,6 +64,11 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return f"Did you mean {', '.join(close)}?" if close else f"Take one of: {', '.join(known)}."
 
 
+def file_name(label: str) -> str:
+    """A label as a part of a file's name: ``T-shirt/top`` becomes ``t-shirt-top``."""
+    return "-".join("".join(sign if sign.isalnum() else " " for sign in label.lower()).split()) or "class"
+
+
 def _short(value: object) -> str:
     try:
         return f"{float(str(value)):.3g}"

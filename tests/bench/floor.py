@@ -33,9 +33,9 @@ from tunesmith_trainer.prepare.scan import scan
 from tunesmith_trainer.prepare.sources import list_source
 from tunesmith_trainer.search.backbones import ImageClassifier, Pretrained, load_backbone
 from tunesmith_trainer.search.features import BATCH_SIZE, embedder
+from tunesmith_trainer.search.fine_tuning import FINE_TUNE_FOLDS
 from tunesmith_trainer.search.finetune import FineTuner, Images
 from tunesmith_trainer.search.finetune_trials import REFIT, finetune_config
-from tunesmith_trainer.search.search import FINE_TUNE_FOLDS
 from tunesmith_trainer.search.selection import fold_count, stratified_folds
 from tunesmith_trainer.workspace import Workspace
 

@@ -127,6 +127,7 @@ def run(
     (folder / "job.yaml").write_text(text)
     code = run_file(
         folder / "job.yaml",
+        Console(highlight=False, width=200),
         name=None,
         as_json=as_json,
         device="cpu",
@@ -233,3 +234,16 @@ def test_duration_reads_naturally(seconds: float, words: str) -> None:
 )
 def test_rate_takes_the_unit_that_reads_best(rate: float, words: str) -> None:
     assert wording.rate(rate, "images") == words
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("T-shirt/top", "t-shirt-top"),
+        ("Ankle boot", "ankle-boot"),
+        ("Löwenzahn", "löwenzahn"),
+        ("../..", "class"),
+    ],
+)
+def test_file_name_of_a_label_is_one_plain_part(label: str, name: str) -> None:
+    assert wording.file_name(label) == name

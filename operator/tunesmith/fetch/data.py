@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.files import holds, place, sha256_of
-from tunesmith.wording import suggestion
+from tunesmith.wording import file_name, suggestion
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing, SpecInvalid
 
 Say = Callable[[str], None]
@@ -181,12 +181,8 @@ def write_samples(name: str, directory: Path, folder: Path, *, say: Say) -> list
     targets = [int(target) for target in dataset.targets]
     for index, label in enumerate(dataset.classes):
         if index in targets:
-            path = folder / f"{_file_name(label)}.png"
+            path = folder / f"{file_name(label)}.png"
             dataset[targets.index(index)][0].save(path)
             written.append(path)
     say(f"{len(written)} test images of {name} are in {folder}.")
     return written
-
-
-def _file_name(label: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())

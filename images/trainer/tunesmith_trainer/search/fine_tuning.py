@@ -1,0 +1,273 @@
+"""The fine-tunings of a search: run, judged on a held-out part, and trained once more on everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray import tune
+from safetensors.torch import load_file
+
+from tunesmith_api.reasons import SearchFailed
+from tunesmith_trainer.prepare.dataset import VALIDATION
+from tunesmith_trainer.search import engine
+from tunesmith_trainer.search.backbones import ImageClassifier
+from tunesmith_trainer.search.candidate import set_head
+from tunesmith_trainer.search.context import Budget, SearchContext
+from tunesmith_trainer.search.finetune import classify
+from tunesmith_trainer.search.finetune_trials import (
+    REFIT,
+    FineTuneSource,
+    FineTuneTask,
+    FineTuneTrainable,
+    finetune_ids,
+    save_classifier,
+)
+from tunesmith_trainer.search.heads import HeadConfig
+from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
+from tunesmith_trainer.search.probes import Probes
+from tunesmith_trainer.search.selection import (
+    SHARES,
+    Choice,
+    Contender,
+    choose,
+    judge,
+    stratified_folds,
+)
+from tunesmith_trainer.search.study import EarlyStopper, Proposer
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+FIRST_FINE_TUNINGS: tuple[Mapping[str, Setting], ...] = (
+    {"learningRate": 1e-3, "backboneLearningRateFactor": 0.3},
+    {"learningRate": 1e-3, "backboneLearningRateFactor": 0.1},
+)
+"""Where the search begins: the rates that did best on a few hundred photos, and more careful ones."""
+START_HEAD = HeadConfig(learning_rate=1e-3, weight_decay=1.0, epochs=10, label_smoothing=0.1)
+"""The head that fine-tunings start from: trained softly, because the best head leaves hardly any loss on its
+own training images, and without a loss the network below it has nothing to learn from."""
+FINE_TUNE_FOLDS = 3
+"""On small sets one in three images is held out from the fine-tunings that are compared."""
+
+
+class FineTunings:
+    """Runs the fine-tunings that start from the heads, and judges them."""
+
+    def __init__(self, context: SearchContext, ledger: Ledger, budget: Budget, probes: Probes) -> None:
+        """Nothing runs yet."""
+        self.context, self.spec, self.dataset = context, context.spec, context.dataset
+        self.ledger, self.budget, self.probes = ledger, budget, probes
+
+    def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
+        """Positions to train on and positions held out, for the fine-tunings that are compared.
+
+        Images without weight, such as those of suspected labels that are to be dropped, are in neither.
+        """
+        if self.probes.folds:
+            held_out = (
+                stratified_folds(
+                    self.probes.labels, self.probes.groups, FINE_TUNE_FOLDS, self.probes.seed + 1
+                )
+                == 0
+            )
+        else:
+            held_out = self.dataset.split[self.probes.rows] == VALIDATION
+        used = self.probes.weights > 0
+        return np.flatnonzero(used & ~held_out), np.flatnonzero(used & held_out)
+
+    def run(self) -> tuple[Choice, FloatArray | None, IntArray | None]:
+        """Run what is left of them; the choice, its held-out logits, and the positions of these."""
+        train, held_out = self.fine_tune_parts()
+        tasks = {
+            name: self._task(name, "part", train, held_out) for name in self.probes.backbones_with_heads()
+        }
+        ids = finetune_ids(self.budget.heads, self.budget.fine_tunings)
+        known = [row for one in ids if (row := self.ledger.get(one)) is not None]
+        source = self._source(tasks, ids, known)
+        parallel = min(self.spec.search.parallel_trials, self.budget.fine_tunings)
+        unfinished = sum(row.finished for row in known) < len(ids)
+        # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
+        while unfinished or source.waiting:
+            unfinished = False
+            share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
+            engine.run(
+                FineTuneTrainable,
+                source,
+                share,
+                parallel=parallel,
+                scratch=self.context.scratch,
+                mutations=_mutations() if self.spec.search.algorithm.name == "PBT" else None,
+                seed=self.probes.seed,
+            )
+        return self._choose(tasks, ids, held_out)
+
+    def _task(
+        self, backbone: str, name: str, train: IntArray, held_out: IntArray
+    ) -> tuple[FineTuneTask, str]:
+        """Files for the fine-tunings of one backbone: a head, from their training part, and the images."""
+        trial = self.probes.best_head(backbone)
+        source = self.probes.embedded[backbone]
+        folder = self.context.scratch / f"{name}-{backbone}"
+        folder.mkdir(exist_ok=True)
+        start = self.probes.train_head(backbone, START_HEAD, train, np.full(len(train), -1, np.int64))
+        model = ImageClassifier(source.pretrained.backbone, self.probes.classes)
+        set_head(model, start.head)
+        save_classifier(model, folder / "probe.safetensors")
+        arrays: dict[str, npt.NDArray[np.generic]] = {}
+        for part, positions in (("train", train), ("held_out", held_out)):
+            arrays[f"{part}_rows"] = self.probes.rows[positions]
+            arrays[f"{part}_labels"] = self.probes.labels[positions]
+            arrays[f"{part}_weights"] = self.probes.weights[positions]
+        np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
+        task = FineTuneTask(
+            backbone,
+            self.probes.classes,
+            source.preprocess,
+            folder / "probe.safetensors",
+            folder / "images.npz",
+            self.dataset.pixels.path,
+            self.dataset.imbalance == "Sampling",
+        )
+        return task, trial.id
+
+    def _source(
+        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], known: Sequence[Trial]
+    ) -> FineTuneSource:
+        parallel = min(self.spec.search.parallel_trials, len(ids))
+        share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
+        refit = ids == (REFIT,)
+        return FineTuneSource(
+            proposer=None if refit else Proposer(self.spec, "FineTune", list(tasks), self.context.earlier),
+            stopper=None if refit else EarlyStopper(self.spec, self.spec.transfer.max_epochs, known),
+            ledger=self.ledger,
+            store=self.context.store,
+            prefix=f"{self.context.prefix}checkpoints/",
+            tasks=tasks,
+            backbone=self.probes.best_head().backbone,
+            ids=ids,
+            transfer=self.spec.transfer,
+            prescribed=()
+            if self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
+            else FIRST_FINE_TUNINGS,
+            over=(lambda: False) if refit else self.budget.fine_tuned_enough,
+            on_trial=self.context.tell,
+            folder=self.context.scratch,
+            device=self.context.device.type,
+            threads=int(share.cpus),
+            seed=self.probes.seed,
+        )
+
+    def _choose(
+        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], held_out: IntArray
+    ) -> tuple[Choice, FloatArray | None, IntArray]:
+        """Judge every fine-tuning that had all its epochs, and its probe, on the held-out part."""
+        rows = [row for one in ids if (row := self.ledger.get(one)) is not None and row.state == "Succeeded"]
+        best = self.probes.best_head()
+        train, _ = self.fine_tune_parts()
+        head = self.probes.train_probe(best, train, np.full(len(train), -1, np.int64)).head
+        features = self.probes.embedded[best.backbone].features.read(held_out)
+        probe = judge(head.logits(features), self.probes.labels[held_out])
+        contenders: list[Contender] = []
+        logits: dict[tuple[str, float], FloatArray] = {}
+        with self.context.events.progress("judge", total=len(rows), unit="fine-tunings") as bar:
+            for row in rows:
+                for share, outputs in self._outputs(tasks[row.backbone][0], row):
+                    logits[row.id, share] = outputs
+                    contenders.append(Contender(row.id, share, judge(outputs, self.probes.labels[held_out])))
+                bar.advance()
+        choice = choose(probe, contenders) if "LinearProbe" in self.budget.strategies else _best(contenders)
+        chosen = choice.contender
+        return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
+
+    def _outputs(self, task: FineTuneTask, row: Trial) -> Iterator[tuple[float, FloatArray]]:
+        """Held-out logits of a fine-tuned network at each share of the way from its probe."""
+        model = task.classifier().to(self.context.device.type).to(memory_format=torch.channels_last)
+        _, images = task.parts()
+        for share in SHARES:
+            weights = self._interpolate(task, row, share)
+            yield share, classify(model, weights, images, task.preprocess, self.context.device)
+
+    def _interpolate(self, task: FineTuneTask, row: Trial, share: float) -> dict[str, torch.Tensor]:
+        path = self.context.scratch / f"{row.id}-final.safetensors"
+        if not path.exists():
+            self.context.store.download(row.checkpoint, path)
+        averaged = load_file(path)
+        device = self.context.device.type
+        initial = load_file(task.weights)
+        return {
+            name.removeprefix("average/"): initial[name.removeprefix("average/")]
+            .lerp(value, share)
+            .to(device)
+            for name, value in averaged.items()
+            if name.startswith("average/")
+        }
+
+    def as_judged(self, row: Trial, choice: Choice) -> ImageClassifier:
+        """The very network that was judged: on large sets a refit would gain little."""
+        assert choice.contender is not None
+        train, held_out = self.fine_tune_parts()
+        task, _ = self._task(row.backbone, "part", train, held_out)
+        return self._network(task, row, choice.contender.share)
+
+    def refit(self, row: Trial, share: float) -> ImageClassifier | None:
+        """Train the chosen hyper-parameters once more, on all training and validation images.
+
+        Returns None when that fails, as any trial may; there is still the network that was judged.
+        """
+        everything = np.flatnonzero(self.probes.weights > 0)
+        task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
+        source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
+        source.backbone, source.prescribed = row.backbone, (row.parameters,)
+        done = self.ledger.get(REFIT)
+        unfinished = done is None or not done.finished
+        while unfinished or source.waiting:
+            unfinished = False
+            gpus = self.spec.compute.gpus_per_trial
+            engine.run(
+                FineTuneTrainable,
+                source,
+                engine.trial_share(self.context.device, 1, gpus),
+                parallel=1,
+                scratch=self.context.scratch,
+            )
+        done = self.ledger.get(REFIT)
+        if done is None or done.state != "Succeeded":
+            why = done.message if done else "it never started"
+            self.context.events.note(
+                f"The last fine-tuning on all images failed ({why}), so the model is {row.id} as judged."
+            )
+            return None
+        return self._network(task, done, share)
+
+    def _network(self, task: FineTuneTask, row: Trial, share: float) -> ImageClassifier:
+        model = task.classifier()
+        weights = self._interpolate(task, row, share)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(weights[name])
+        return model
+
+
+def _best(contenders: Sequence[Contender]) -> Choice:
+    """Without LinearProbe among the strategies the best fine-tuned network is the model."""
+    if not contenders:
+        raise SearchFailed(
+            "No fine-tuning came to its end, and spec.transfer.strategies allows nothing else.",
+            "See the failed trials in the ledger, or add LinearProbe to the strategies.",
+        )
+    best = min(contenders, key=lambda one: one.judgement.loss)
+    return Choice(best, f"{best.trial_id} has the best held-out likelihood of the fine-tunings.")
+
+
+def _mutations() -> dict[str, object]:
+    """Where population based training draws new rates; see ``finetune_trials.EVOLVING``."""
+    return {
+        "finetune": {
+            "learning_rate": tune.loguniform(1e-4, 3e-3),
+            "backbone_learning_rate_factor": tune.loguniform(0.05, 1.0),
+            "weight_decay": tune.loguniform(1e-3, 0.3),
+        }
+    }
