@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def addresses(processes: set[int]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[dict[str, object]]:
+def started() -> dict[str, object]:
     """What is there while Ray, started early, runs, and what is there after it."""
     own = signal.getsignal(signal.SIGTERM)
     before = descendants(ray_process())
@@ -77,7 +76,7 @@ def started() -> Iterator[dict[str, object]]:
             "folder": early._folder,
         }
     facts["left"] = descendants(ray_process()) - before
-    yield facts
+    return facts
 
 
 def ray_process() -> int:

@@ -23,7 +23,7 @@ from tunesmith_api.reasons import (
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.interruption import Stopped, end_children, stop_on_signals
-from tunesmith_trainer.search.local_ray import remove_own_folders
+from tunesmith_trainer.search.local_ray import remove_own_folders, start_early, stop_early, trial_slots
 from tunesmith_trainer.status import StatusBoard
 
 
@@ -36,10 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     board: StatusBoard | None = None
     error: TunesmithError | None = None
     try:
-        # Imported after the streams are settled: torch and ray take seconds and may print.
+        job = TrainingJob.model_validate(json.loads(options.spec.read_text(encoding="utf-8")))
+        start_early(trial_slots(job.spec), 0 if options.device == "cpu" else None)
+        # Imported after the streams are settled, and while Ray starts: torch takes seconds and may print.
         from tunesmith_trainer.run import JobRun
 
-        job = TrainingJob.model_validate(json.loads(options.spec.read_text(encoding="utf-8")))
         run = JobRun(job, options.cache_dir.absolute(), options.device, events, options.store_patience)
         board = run.board
         run.run()
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         error = _disk_full(caught) if caught.errno in (errno.ENOSPC, errno.EDQUOT) else _internal(caught)
     except Exception as caught:
         error = _internal(caught)
+    stop_early()
     return _finish(events, board, error)
 
 

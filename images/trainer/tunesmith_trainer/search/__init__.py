@@ -21,6 +21,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-# Threads of torch that wait for each other spin for milliseconds before they sleep. Spinning a thousand times is
-# as fast on an idle machine, and training heads took 4.5 s instead of 10.7 s on a busy one.
+# Threads of torch that wait for each other spin for milliseconds before they sleep. A thousand turns are as
+# fast on an idle machine, and training heads took 4.5 s instead of 10.7 s on a busy one.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

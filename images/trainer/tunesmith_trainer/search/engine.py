@@ -18,18 +18,17 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
 from tunesmith_api.reasons import Interrupted
-from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.search.local_ray import local_ray as ray_session
+from tunesmith_trainer.search.local_ray import trial_slots as trial_slots
 
 T = TypeVar("T")
 
-PRELOAD = ("tunesmith_trainer.search.head_trials",)
-"""What worker processes import as they start; the first trials, which are heads, need nothing else."""
 LEAVE_SECONDS = 1.0
 """How long Ray Tune's loop, which turns ten times a second, may take to notice that it is over."""
 PERTURBATION_EPOCHS = 2
@@ -95,18 +94,16 @@ def trial_share(device: Device, parallel: int, gpus_per_trial: float | None) -> 
     return Share(max(1.0, device.threads // parallel), gpus)
 
 
-def trial_slots(spec: TrainingJobSpec) -> int:
-    """How many trials run at once at most: one batch of heads, then ``parallelTrials`` fine-tunings."""
-    search = spec.search
-    if "FineTune" not in spec.transfer.strategies:
-        return 1
-    return max(1, min(search.parallel_trials, search.max_fine_tune_trials, search.num_trials))
-
-
 @contextmanager
 def local_ray(device: Device, slots: int) -> Iterator[None]:
-    """Ray on this machine for the duration of the block; see ``local_ray``."""
-    with ray_session(slots, device.gpus, PRELOAD):
+    """Ray on this machine for the duration of the block; see ``local_ray``.
+
+    Ray Tune wants some environment variables set in its workers, which on one machine inherit them anyway.
+    A worker that was started ahead counts as having none of them set, and would be left aside.
+    """
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    with ray_session(slots, device.gpus):
         yield
 
 

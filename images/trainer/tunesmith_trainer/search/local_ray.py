@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.training_job import TrainingJobSpec
+
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only configurations and metrics travel between processes; images and features are read from disk."""
 PREFIX = "ts-ray-"
@@ -30,6 +32,9 @@ SOCKET_FOLDER_LENGTH = 30
 UNNEEDED = ("start_api_server", "start_monitor", "start_log_monitor")
 """Methods of ``ray._private.node.Node`` that start processes for clusters and dashboards, and for which
 ``ray.init`` has no switch. Should a later Ray rename them, it starts with all its processes, only slower."""
+PRELOAD = ("tunesmith_trainer.search.head_trials", "torch._dynamo")
+"""What worker processes import as they start. Heads come first and need nothing else; torch's optimisers load
+the second at their first step."""
 STOP_SECONDS = 4.0
 """How long Ray may take to end; it needs a tenth of that when its processes are still there."""
 
@@ -47,7 +52,7 @@ class LocalRay:
         preload: modules that every worker imports as it starts.
     """
 
-    def __init__(self, slots: int, gpus: int | None, preload: Sequence[str] = ()) -> None:
+    def __init__(self, slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) -> None:
         self.slots, self.gpus, self.preload = slots, gpus, tuple(preload)
         self._error: Exception | None = None
         self._folder: str | None = None
@@ -205,7 +210,15 @@ def remove_own_folders() -> None:
 _early: LocalRay | None = None
 
 
-def start_early(slots: int, gpus: int | None, preload: Sequence[str] = ()) -> None:
+def trial_slots(spec: TrainingJobSpec) -> int:
+    """How many trials run at once at most: one batch of heads, then ``parallelTrials`` fine-tunings."""
+    search = spec.search
+    if "FineTune" not in spec.transfer.strategies:
+        return 1
+    return max(1, min(search.parallel_trials, search.max_fine_tune_trials, search.num_trials))
+
+
+def start_early(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) -> None:
     """Start Ray in the background, for ``local_ray`` to find it ready."""
     global _early
     if _early is None:
@@ -222,7 +235,7 @@ def stop_early() -> None:
 
 
 @contextlib.contextmanager
-def local_ray(slots: int, gpus: int | None, preload: Sequence[str] = ()) -> Iterator[None]:
+def local_ray(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) -> Iterator[None]:
     """Ray for the duration of the block: the one that was started early, or else one of its own."""
     global _early
     running, _early = _early, None
