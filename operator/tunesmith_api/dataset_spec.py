@@ -81,7 +81,8 @@ class DatasetSpec(ApiModel):
     secret_ref: SecretRef | None = None
     """The Secret with the credentials for uri, if it needs any."""
     max_images_per_class: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Take at most this many images of each class, always the same ones."""
+    """Take at most this many images of each class, and of each split that the data set brings, always the
+    same ones."""
     slice_columns: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=128)], ...],
         Field(max_length=16),

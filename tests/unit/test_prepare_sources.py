@@ -134,6 +134,17 @@ def test_link_out_of_the_root_is_refused_and_counted(tmp_path: Path) -> None:
     assert len(dataset) == 16
 
 
+def test_name_that_is_not_utf_8_is_left_out_and_said(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 8)
+    odd = os.fsencode(photos.root / "ants") + b"/caf\xe9.jpg"
+    Path(os.fsdecode(odd)).write_bytes(encode(picture(999)))
+    dataset = Bench(tmp_path).prepare(photos.root)
+    found = finding(dataset, "odd-name")
+    assert (found.policy, found.count) == ("Ignore", 1)
+    assert [each.path for each in found.evidence] == [r"ants/caf\xe9.jpg"]
+    assert len(dataset) == 16
+
+
 def test_link_inside_the_root_is_an_image_like_others(tmp_path: Path) -> None:
     photos = two_classes(tmp_path, 1)
     (photos.root / "ants" / "link.jpg").symlink_to(photos.root / "ants" / "00001.jpg")
@@ -272,6 +283,12 @@ def test_slice_columns_for_class_folders_are_refused(tmp_path: Path) -> None:
     two_classes(tmp_path, 1)
     with pytest.raises(DatasetInvalid, match="this dataset has none"):
         listed(tmp_path, sliceColumns=["site"])
+
+
+def test_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path,label\na.jpg,ants\n", encoding="utf-16")
+    with pytest.raises(DatasetInvalid, match="cannot be read as a table"):
+        listed(tmp_path)
 
 
 def test_manifest_that_is_no_table_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _CONVERSIONS = {
 _IGNORED = {
     "clutter": ("clutter", "Ignore", "lie beside the images and are ignored (hidden, text or system files)"),
     "outside-root": ("path-outside-root", "Refuse", "link out of the dataset's root and are refused"),
+    "odd-name": ("odd-name", "Ignore", "have names that are not UTF-8 and are left out: rename them"),
     "outside-splits": ("outside-splits", "Ignore", "lie beside the train and test folders and are ignored"),
     "outside-classes": ("outside-classes", "Ignore", "lie in no class folder and are ignored"),
     "incomplete-sample": ("incomplete-sample", "Ignore", "lack an image or a label and are ignored"),

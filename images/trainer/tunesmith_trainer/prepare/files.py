@@ -90,6 +90,12 @@ def list_files(store: Store) -> Files:
         pending.clear()
 
     for info in store.list():
+        if not _is_text(info.key):
+            # Neither the ledger nor a report could write such a name down.
+            leftovers.add(
+                info.key.encode(errors="surrogateescape").decode(errors="backslashreplace"), "odd-name"
+            )
+            continue
         if info.version == "outside":
             leftovers.add(info.key, "outside-root")
         elif "/" not in info.key and info.key.lower().endswith(TABLE_EXTENSIONS) and info.key[0] != ".":
@@ -111,3 +117,12 @@ def list_files(store: Store) -> Files:
     if not (table.num_rows or shards or tables or leftovers.counts):
         raise DatasetMissing(f"There is nothing at {store.uri}.", "Check spec.dataset.uri.")
     return Files(table, tuple(shards), tuple(tables), frozenset(folders), fingerprint, leftovers)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode; on a file system it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -58,7 +58,7 @@ def _read(store: Store, name: str, slice_names: tuple[str, ...]) -> pa.Table:
     data = store.get(name)
     try:
         table = _read_csv(data, name) if name.lower().endswith(".csv") else pq.read_table(io.BytesIO(data))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DatasetInvalid(
             f"{name} cannot be read as a table ({str(error).splitlines()[0]}).",
             "Write a CSV file in UTF-8 with a header line, or a Parquet file.",

@@ -113,7 +113,7 @@ class TorchvisionSource:
             raise DatasetMissing(
                 f"torchvision cannot read {self.format} in {self.root}: {str(error).strip()[:300]}.",
                 f"Put the files there as torchvision.datasets.{self.format} lays them out "
-                f"(tunesmith fetch {self.format} does it where it can); training never downloads.",
+                f"(tunesmith fetch data {self.format} does it where it can); training never downloads.",
             ) from error
 
     def entries(self) -> Iterator[Entry]:
