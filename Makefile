@@ -64,7 +64,7 @@ test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of 
 	$(BIN)/python -m pytest
 
 .PHONY: test-resilience
-test-resilience: $(ENVIRONMENT) ## Kill, stop, starve and cut off real trainers; many minutes, on a quiet machine
+test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut off real trainers
 	$(BIN)/python -m pytest tests/resilience
 
 .PHONY: test-unit
