@@ -10,7 +10,7 @@ import torch
 from ray import tune
 from safetensors.torch import load_file
 
-from tunesmith_api.reasons import SearchFailed
+from tunesmith_api.reasons import ObjectMissing, SearchFailed
 from tunesmith_trainer.prepare.dataset import VALIDATION
 from tunesmith_trainer.search import engine
 from tunesmith_trainer.search.backbones import ImageClassifier
@@ -32,11 +32,15 @@ from tunesmith_trainer.search.selection import (
     SHARES,
     Choice,
     Contender,
+    Judgement,
     choose,
     judge,
     stratified_folds,
 )
+from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
+from tunesmith_trainer.verify.calibration import fit_temperature
+from tunesmith_trainer.workspace import ObjectDamaged
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -169,18 +173,28 @@ class FineTunings:
         train, _ = self.fine_tune_parts()
         head = self.probes.train_probe(best, train, np.full(len(train), -1, np.int64)).head
         features = self.probes.embedded[best.backbone].features.read(held_out)
-        probe = judge(head.logits(features), self.probes.labels[held_out])
+        probe = self._judgement(head.logits(features), held_out)
         contenders: list[Contender] = []
         logits: dict[tuple[str, float], FloatArray] = {}
         with self.context.events.progress("judge", total=len(rows), unit="fine-tunings") as bar:
             for row in rows:
-                for share, outputs in self._outputs(tasks[row.backbone][0], row):
-                    logits[row.id, share] = outputs
-                    contenders.append(Contender(row.id, share, judge(outputs, self.probes.labels[held_out])))
+                try:
+                    for share, outputs in self._outputs(tasks[row.backbone][0], row):
+                        logits[row.id, share] = outputs
+                        contenders.append(Contender(row.id, share, self._judgement(outputs, held_out)))
+                except (ObjectMissing, ObjectDamaged) as error:
+                    self.context.events.note(f"{row.id} cannot be chosen: {error.message}")
                 bar.advance()
         choice = choose(probe, contenders) if "LinearProbe" in self.budget.strategies else _best(contenders)
         chosen = choice.contender
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
+
+    def _judgement(self, logits: FloatArray, held_out: IntArray) -> Judgement:
+        """Judge a network as it would leave the search: with its temperature."""
+        labels, usable = self.probes.labels[held_out], np.isfinite(logits).all(1)
+        weights = self.probes.weights[held_out]
+        temperature = fit_temperature(logits[usable], labels[usable], weights[usable])
+        return judge(logits / np.float32(temperature), labels)
 
     def _outputs(self, task: FineTuneTask, row: Trial) -> Iterator[tuple[float, FloatArray]]:
         """Held-out logits of a fine-tuned network at each share of the way from its probe."""
@@ -193,7 +207,7 @@ class FineTunings:
     def _interpolate(self, task: FineTuneTask, row: Trial, share: float) -> dict[str, torch.Tensor]:
         path = self.context.scratch / f"{row.id}-final.safetensors"
         if not path.exists():
-            self.context.store.download(row.checkpoint, path)
+            fetch_weights(self.context.store, row.checkpoint, path, "")
         averaged = load_file(path)
         device = self.context.device.type
         initial = load_file(task.weights)
@@ -234,13 +248,16 @@ class FineTunings:
                 scratch=self.context.scratch,
             )
         done = self.ledger.get(REFIT)
-        if done is None or done.state != "Succeeded":
-            why = done.message if done else "it never started"
-            self.context.events.note(
-                f"The last fine-tuning on all images failed ({why}), so the model is {row.id} as judged."
-            )
-            return None
-        return self._network(task, done, share)
+        why = "it never started" if done is None else done.message
+        if done is not None and done.state == "Succeeded":
+            try:
+                return self._network(task, done, share)
+            except (ObjectMissing, ObjectDamaged) as error:
+                why = error.message
+        self.context.events.note(
+            f"The last fine-tuning on all images failed ({why}), so the model is {row.id} as judged."
+        )
+        return None
 
     def _network(self, task: FineTuneTask, row: Trial, share: float) -> ImageClassifier:
         model = task.classifier()

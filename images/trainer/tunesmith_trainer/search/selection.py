@@ -18,7 +18,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-SHARES = (0.5, 1.0)
+SHARES = (0.5, 0.75, 1.0)
 """How far between the linear probe (0) and the fine-tuned weights (1) a network may lie."""
 
 
