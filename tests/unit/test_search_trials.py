@@ -19,13 +19,8 @@ from tunesmith_package.preprocess import Preprocess
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD
 from tunesmith_trainer.search.failures import reason_of
-from tunesmith_trainer.search.finetune_trials import (
-    REFIT,
-    FineTuneSource,
-    FineTuneTask,
-    finetune_config,
-    finetune_ids,
-)
+from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config
+from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, finetune_ids
 from tunesmith_trainer.search.head_trials import (
     HeadBatchTrainable,
     HeadSource,

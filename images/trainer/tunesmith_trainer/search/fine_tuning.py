@@ -17,14 +17,8 @@ from tunesmith_trainer.search.backbones import ImageClassifier
 from tunesmith_trainer.search.candidate import set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.finetune import classify
-from tunesmith_trainer.search.finetune_trials import (
-    REFIT,
-    FineTuneSource,
-    FineTuneTask,
-    FineTuneTrainable,
-    finetune_ids,
-    save_classifier,
-)
+from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
+from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
 from tunesmith_trainer.search.heads import HeadConfig
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
 from tunesmith_trainer.search.probes import Probes
