@@ -121,7 +121,7 @@ class TransferSpec(ApiModel):
     """The arithmetic of training; Auto takes BFloat16 where the device gains from it."""
     unfreezing: Unfreezing = "All"
     """All trains every layer from the start; Gradual adds layers from the head down."""
-    frozen_fraction: Annotated[float, Field(ge=0, le=1)] = 0.03
+    frozen_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The first blocks that together hold at most this part of the backbone's weights stay as pretrained:
     edges and colours are the same everywhere, and these blocks cost the most time. 0 trains every layer."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

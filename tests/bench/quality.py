@@ -93,17 +93,17 @@ def main() -> int:
     """Measure and tell."""
     options_parser = parser(__doc__)
     options_parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    options_parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: 3)")
+    options_parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     options_parser.add_argument("--trials", type=int, help="instead of the default spec's (to shorten)")
     options_parser.add_argument("--per-class", type=int, help="images of each class (to shorten)")
     options = options_parser.parse_args()
     sources = {name: data.photos(name, NAME) for name in options.sets}
     weights = data.mobilenet_weights(NAME)
-    report = Report(NAME, full=not (options.trials or options.per_class or options.seeds < 3))
+    report = Report(NAME, full=not (options.trials or options.per_class or len(options.seeds) < 3))
     with data.workplace(options.keep) as work:
         for name, source in sources.items():
             photos = data.part_of(source, work / "photos" / name, options.per_class)
-            for seed in range(options.seeds):
+            for seed in options.seeds:
                 for kind in (BOTH, PROBE):
                     measure(
                         report,

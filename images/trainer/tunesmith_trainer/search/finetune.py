@@ -52,7 +52,7 @@ class FineTuneConfig:
     label_smoothing: float = 0.0
     layer_decay: float = 1.0
     warmup_fraction: float = 0.1
-    frozen_fraction: float = 0.03
+    frozen_fraction: float = 0.01
     gradual_unfreezing: bool = False
     mixup: float = 0.0
     ema: bool = True
@@ -291,8 +291,9 @@ class FineTuner:
 def freeze_first_blocks(model: ImageClassifier, fraction: float) -> int:
     """Stop training the first blocks that together hold at most this part of the backbone's weights.
 
-    In convolutional networks they see the image at its highest resolution: the first 7 of MobileNetV2's 19
-    blocks hold 2.5 % of its weights and take most of an epoch's time. Returns how many blocks that is.
+    In convolutional networks they see the image at its highest resolution: the first 4 of MobileNetV2's 19
+    blocks hold 0.7 % of its weights, and without them an epoch takes about seven tenths of the time. Returns
+    how many blocks that is.
     """
     total = sum(parameter.numel() for parameter in model.backbone.parameters())
     held = 0
