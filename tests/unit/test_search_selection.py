@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_trainer.search.selection import (
+    Choice,
     Contender,
     Judgement,
     choose,
@@ -57,6 +58,40 @@ def test_judge_known_logits_gives_their_likelihood() -> None:
 
 def test_judge_rows_that_are_not_numbers_count_as_a_uniform_guess() -> None:
     assert judge(np.full((1, 4), np.nan, np.float32), np.array([2])).loss == pytest.approx(np.log(4))
+
+
+def contender(trial_id: str, losses: list[float]) -> Contender:
+    return Contender(trial_id, 1.0, Judgement(np.array(losses, np.float32), np.ones(len(losses), bool)))
+
+
+PROBE = Judgement(np.full(8, 0.9, np.float32), np.ones(8, bool))
+EVEN = [0.2] * 8
+UNEVEN = [0.0, 0.3] * 4
+"""On average a twentieth of a nat better than EVEN, which is within one standard error."""
+
+
+def test_of_two_that_tie_the_recommended_one_is_chosen() -> None:
+    both = [contender("found", UNEVEN), contender("known", EVEN)]
+    assert chosen(choose(PROBE, both)) == "found"
+    assert chosen(choose(PROBE, both, ["known"])) == "known"
+
+
+def test_recommended_one_gives_way_to_a_better_one_and_to_the_first_recommended() -> None:
+    better = [contender("found", [0.1] * 8), contender("known", EVEN)]
+    assert chosen(choose(PROBE, better, ["known"])) == "found"
+    alike = [contender("second", EVEN), contender("first", EVEN)]
+    assert chosen(choose(PROBE, alike, ["ended early", "first", "second"])) == "first"
+
+
+def test_recommended_one_that_does_not_beat_the_probe_is_not_chosen() -> None:
+    noisy = contender("known", [0.0] * 7 + [7.2])
+    good = contender("found", UNEVEN)
+    assert chosen(choose(PROBE, [noisy, good], ["known"])) == "found"
+
+
+def chosen(choice: Choice) -> str:
+    assert choice.contender is not None
+    return choice.contender.trial_id
 
 
 @given(

@@ -59,6 +59,12 @@ class FineTunings:
         self.context, self.spec, self.dataset = context, context.spec, context.dataset
         self.ledger, self.budget, self.probes = ledger, budget, probes
 
+    @property
+    def prescribed(self) -> tuple[Mapping[str, Setting], ...]:
+        """Hyper-parameters of the first fine-tunings, unless the spec has a space of its own."""
+        own = self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
+        return () if own else FIRST_FINE_TUNINGS
+
     def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
         """Positions to train on and positions held out, for the fine-tunings that are compared.
 
@@ -147,9 +153,7 @@ class FineTunings:
             backbone=self.probes.best_head().backbone,
             ids=ids,
             transfer=self.spec.transfer,
-            prescribed=()
-            if self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
-            else FIRST_FINE_TUNINGS,
+            prescribed=self.prescribed,
             over=(lambda: False) if refit else self.budget.fine_tuned_enough,
             on_trial=self.context.tell,
             folder=self.context.scratch,
@@ -179,7 +183,12 @@ class FineTunings:
                 except (ObjectMissing, ObjectDamaged) as error:
                     self.context.events.note(f"{row.id} cannot be chosen: {error.message}")
                 bar.advance()
-        choice = choose(probe, contenders) if "LinearProbe" in self.budget.strategies else _best(contenders)
+        recommended = [row.id for known in self.prescribed for row in rows if row.parameters == known]
+        choice = (
+            choose(probe, contenders, recommended)
+            if "LinearProbe" in self.budget.strategies
+            else _best(contenders)
+        )
         chosen = choice.contender
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
 

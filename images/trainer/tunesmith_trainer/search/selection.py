@@ -70,28 +70,40 @@ def judge(logits: FloatArray, labels: IntArray) -> Judgement:
     return Judgement(np.asarray(-log_likelihood, np.float32), finite.argmax(1) == labels)
 
 
-def choose(probe: Judgement, contenders: Sequence[Contender]) -> Choice:
+def choose(probe: Judgement, contenders: Sequence[Contender], recommended: Sequence[str] = ()) -> Choice:
     """Choose between a linear probe and the networks fine-tuned from it.
 
     Args:
         probe: the linear probe, trained on the same images as the contenders, judged on validation.
-        contenders: in order of preference among equals.
+        contenders: the fine-tuned networks.
+        recommended: trials that have hyper-parameters known to be good, the best first.
 
     Returns:
         The contender of the highest likelihood, if it beats the probe by more than one standard error of the
         paired difference (the rule of Breiman et al. 1984 for the simpler of two that tie) and is no less
-        accurate; otherwise the probe.
+        accurate; otherwise the probe. By the same rule a recommended trial is chosen in its place where it
+        beats the probe too and ties with it: what was known before says more than a difference within the
+        noise of one held-out part.
     """
     if not contenders:
         return Choice(None, "No network was fine-tuned, so the linear probe is the model.")
     best = min(contenders, key=lambda contender: contender.judgement.loss)
+    for trial_id in recommended:
+        own = [one for one in contenders if one.trial_id == trial_id]
+        if not own:
+            continue
+        rival = min(own, key=lambda contender: contender.judgement.loss)
+        gain, error = paired_gain(rival.judgement, best.judgement)
+        if gain <= error and beats(probe, rival.judgement):
+            best = rival
+            break
     gain, error = paired_gain(probe, best.judgement)
     numbers = (
         f"validation likelihood {-best.judgement.loss:.3f} against {-probe.loss:.3f} nats, "
         f"a gain of {gain:+.3f} with a standard error of {error:.3f}, and accuracy "
         f"{best.judgement.accuracy:.3f} against {probe.accuracy:.3f}, on {len(probe.losses)} images"
     )
-    if gain > error and best.judgement.accuracy >= probe.accuracy:
+    if beats(probe, best.judgement):
         return Choice(
             best, f"Fine-tuning {best.trial_id} beats its own linear probe beyond noise: {numbers}."
         )
@@ -99,6 +111,12 @@ def choose(probe: Judgement, contenders: Sequence[Contender]) -> Choice:
         None,
         f"Fine-tuning {best.trial_id} does not beat the linear probe beyond noise, which is kept: {numbers}.",
     )
+
+
+def beats(probe: Judgement, network: Judgement) -> bool:
+    """Whether a network is better than its probe beyond noise, and no less accurate."""
+    gain, error = paired_gain(probe, network)
+    return gain > error and network.accuracy >= probe.accuracy
 
 
 def paired_gain(before: Judgement, after: Judgement) -> tuple[float, float]:
