@@ -234,6 +234,25 @@ def test_second_call_trains_nothing_and_gives_the_same_model(
         )
 
 
+@pytest.mark.parametrize("damaged", ["refit", "the chosen one"])
+def test_damaged_checkpoint_costs_its_trial_and_not_the_job(
+    damaged: str, run: Run, spec: TrainingJobSpec, dataset: Dataset, photos: Path
+) -> None:
+    trials = {row.id: row for row in run.result.trials}
+    chosen = run.result.candidate.facts.trial_id
+    file = photos.parent / "store" / trials["refit" if damaged == "refit" else chosen].checkpoint
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        again = search(spec, dataset, photos.parent)
+    finally:
+        file.write_bytes(whole)
+    assert any("damaged" in event.get("message", "") for event in again.events if event["type"] == "note")
+    facts = again.result.candidate.facts
+    assert facts.strategy == "FineTune"
+    assert (facts.trial_id == chosen) is (damaged == "refit")
+
+
 def test_another_job_takes_the_features_from_the_store_and_one_head_is_a_search(
     run: Run, photos: Path, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -3,8 +3,8 @@
 1. Each backbone embeds the training and validation images once (``probes``).
 2. Heads are trained in batches and judged by cross-validation on the features (``head_trials``).
 3. Suspected wrong labels come from the best head's held-out predictions (``label_noise``).
-4. The best head of each backbone starts the fine-tunings, which are judged on a held-out part
-   (``finetune_trials``); early stopping ends the worse ones.
+4. Fine-tunings start from a softly trained head and are judged on a held-out part (``fine_tuning``); early
+   stopping ends the worse ones.
 5. A fine-tuned network is kept only when it beats its own linear probe beyond noise (``selection``); then its
    hyper-parameters are trained once more on all these images.
 
