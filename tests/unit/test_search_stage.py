@@ -247,7 +247,9 @@ def test_damaged_checkpoint_costs_its_trial_and_not_the_job(
         again = search(spec, dataset, photos.parent)
     finally:
         file.write_bytes(whole)
-    assert any("damaged" in event.get("message", "") for event in again.events if event["type"] == "note")
+    notes = [event["message"] for event in again.events if event["type"] == "note"]
+    assert any("damaged" in note for note in notes)
+    assert any(note.endswith("as judged.") for note in notes)
     facts = again.result.candidate.facts
     assert facts.strategy == "FineTune"
     assert (facts.trial_id == chosen) is (damaged == "refit")

@@ -234,11 +234,17 @@ class FineTunings:
 
         Returns None when that fails, as any trial may; there is still the network that was judged.
         """
+        done = self.ledger.get(REFIT)
+        if done is not None and (done.backbone, done.parameters) != (row.backbone, row.parameters):
+            # An earlier run chose another trial, whose checkpoint is damaged by now.
+            self.context.events.note(
+                f"The last fine-tuning was that of another trial, so the model is {row.id} as judged."
+            )
+            return None
         everything = np.flatnonzero(self.probes.weights > 0)
         task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
         source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
         source.backbone, source.prescribed = row.backbone, (row.parameters,)
-        done = self.ledger.get(REFIT)
         unfinished = done is None or not done.finished
         while unfinished or source.waiting:
             unfinished = False
