@@ -64,6 +64,10 @@ def spec(options: argparse.Namespace, mode: str, seed: int) -> dict[str, Any]:
         {"name": name, "searchSpace": {"logUniform": {"min": low, "max": high}}}
         for name, (low, high) in ranges.items()
     ]
+    # As many epochs as the script's probes may have.
+    heads = {"parameter": "strategy", "in": ["LinearProbe"]}
+    epochs = {"categorical": {"choices": [str(options.plain_epochs or MAX_EPOCHS["probe"])]}}
+    parameters.append({"name": "epochs", "searchSpace": epochs, "when": heads})
     transfer: dict[str, Any] = {"strategies": list(STRATEGIES[mode]), "imageSize": options.image_size}
     if options.plain_epochs:
         transfer["maxEpochs"] = options.plain_epochs

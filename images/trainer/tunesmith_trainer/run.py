@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,9 @@ import torch
 from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
-from tunesmith_api.status import DatasetStatus, ModelStatus, SearchStatus, TrialStatus
+from tunesmith_api.status import DatasetStatus, SearchStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob
-from tunesmith_package.inference import Predictor
 from tunesmith_package.lease import acquire_lease
-from tunesmith_package.manifest import PackageHeader
-from tunesmith_package.package import publish_package
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
@@ -35,27 +30,13 @@ from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.prepare.prepare import prepare_dataset
 from tunesmith_trainer.prepare.source import Listing
 from tunesmith_trainer.prepare.sources import list_source
-from tunesmith_trainer.publish.card import render_card
-from tunesmith_trainer.publish.export import export_model
-from tunesmith_trainer.publish.reference import write_golden, write_reference
-from tunesmith_trainer.publish.report.render import render_report
-from tunesmith_trainer.publish.report_data import Run, created_by, report_data
 from tunesmith_trainer.scratch import open_scratch
 from tunesmith_trainer.search.backbones import Pretrained, load_backbone
-from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, restore_candidate, store_candidate
+from tunesmith_trainer.search.candidate import CandidateFacts, restore_candidate, store_candidate
 from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Ledger, Trial
+from tunesmith_trainer.search.result import SearchResult
 from tunesmith_trainer.status import StatusBoard
-from tunesmith_trainer.verify.champion import Champion, find_champion
-from tunesmith_trainer.verify.gates import require_gates
-from tunesmith_trainer.verify.verification import (
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    Verification,
-    load_verification,
-    save_verification,
-)
-from tunesmith_trainer.verify.verify import verify_model
 from tunesmith_trainer.workspace import Workspace
 
 TOP_TRIALS = 10
@@ -75,25 +56,6 @@ def run_key(job: TrainingJob, listing: Listing) -> str:
     }
     text = json.dumps([RUN_KEY_FORMAT, parts, listing.fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What the search stage hands on.
-
-    Attributes:
-        candidate: the chosen model.
-        trials: the whole ledger.
-        suspects: suspected wrong labels.
-        timings: (what, seconds).
-        ended: why the search ended.
-    """
-
-    candidate: Candidate
-    trials: tuple[Trial, ...]
-    suspects: tuple[Suspect, ...]
-    timings: Mapping[str, float]
-    ended: str
 
 
 class JobRun:
@@ -151,9 +113,11 @@ class JobRun:
             searched = self._search(dataset)
             directory = self.scratch / "package"
             directory.mkdir()
-            verification = self._verify(dataset, searched, directory)
-            self._publish(dataset, searched, verification, directory)
-            require_gates(verification.gates)
+            # Imported now: what verifies and publishes would have the search wait for a second.
+            from tunesmith_trainer.release import Release
+
+            release = Release(self.job, key, self.workspace, self.device, self.events, self.board)
+            release.run(dataset, searched, directory)
         self.board.condition(
             TrainingJobCondition.SUCCEEDED, "True", Reason.COMPLETED, "The verified model is in the store."
         )
@@ -184,7 +148,7 @@ class JobRun:
 
     # Search
 
-    def _search(self, dataset: Dataset) -> Searched:
+    def _search(self, dataset: Dataset) -> SearchResult:
         self.board.enter("Searching")
         marker = self.workspace.read_marker("search")
         if marker is None:
@@ -198,7 +162,7 @@ class JobRun:
                 timings, ended = dict(marker["timings"]), str(marker["ended"])
             candidate = restore_candidate(self.store, f"{self.prefix}candidate.safetensors", facts)
             trials = Ledger(self.store, f"{self.prefix}ledger/").trials
-            searched = Searched(candidate, trials, suspects, timings, ended)
+            searched = SearchResult(candidate, trials, suspects, timings, ended)
             self.board.update(search=search_status(searched.trials))
         chosen = searched.candidate.facts
         self.board.condition(
@@ -209,7 +173,7 @@ class JobRun:
         )
         return searched
 
-    def _run_search(self, dataset: Dataset) -> Searched:
+    def _run_search(self, dataset: Dataset) -> SearchResult:
         # Ray and Optuna take seconds to import; a run whose search is finished does without.
         from tunesmith_trainer.search.search import SearchContext, run_search
 
@@ -221,7 +185,7 @@ class JobRun:
             self.board.update(search=search_status(tuple(trials.values())))
 
         trials.update({one.id: one for one in Ledger(self.store, f"{self.prefix}ledger/").trials})
-        result = run_search(
+        searched = run_search(
             SearchContext(
                 spec=self.spec,
                 dataset=dataset.without_test(),
@@ -236,7 +200,6 @@ class JobRun:
                 earlier=self._earlier_trials(),
             )
         )
-        searched = Searched(result.candidate, result.trials, result.suspects, result.timings, result.ended)
         store_candidate(searched.candidate, self.store, f"{self.prefix}candidate.safetensors")
         self.workspace.write_marker(
             "search",
@@ -279,115 +242,6 @@ class JobRun:
         earlier = [row for run in sorted(runs) for row in Ledger(self.store, f"{run}/ledger/").trials]
         self.events.note(f"The search starts from {len(earlier)} trials of {reference.name}.")
         return tuple(earlier)
-
-    # Verify
-
-    def _verify(self, dataset: Dataset, searched: Searched, directory: Path) -> Verification:
-        self.board.enter("Verifying")
-        facts = searched.candidate.facts
-        own = _normalised(dataset, facts)
-        if self.workspace.read_marker("verify") is None:
-            with self.events.stage("verify"):
-                self.events.note("Writing the model as an ONNX graph and comparing it with torch.")
-                export_model(searched.candidate, own, directory)
-                champion = self._champion()
-                verification = verify_model(directory, own, self.spec, self.events, champion)
-                save_verification(verification, directory)
-                for name in (METRICS_FILE, PREDICTIONS_FILE):
-                    self.store.put(f"{self.prefix}verify/{name}", directory / name)
-                self.workspace.write_marker("verify", {"passed": verification.passed})
-        else:
-            self.events.reused("verify")
-            if self.workspace.read_marker("publish") is None:
-                export_model(searched.candidate, own, directory)
-            for name in (METRICS_FILE, PREDICTIONS_FILE):
-                self.store.download(f"{self.prefix}verify/{name}", directory / name)
-            verification = load_verification(directory)
-        failed = [gate for gate in verification.gates if not gate.passed]
-        self.board.update(verification=verification.status())
-        self.board.condition(
-            TrainingJobCondition.VERIFIED,
-            "False" if failed else "True",
-            Reason.GATE_FAILED if failed else Reason.GATES_PASSED,
-            " ".join(gate.message for gate in failed) or "The model met every gate.",
-        )
-        return verification
-
-    def _champion(self) -> Champion | None:
-        """The model that gates compare with; fetched only when one does."""
-        if not any(gate.relative_to for gate in self.spec.verification.gates):
-            return None
-        return find_champion(
-            self.store, self.job.name, cache=self.cache_dir / "packages", on_skip=self.events.note
-        )
-
-    # Publish
-
-    def _publish(
-        self, dataset: Dataset, searched: Searched, verification: Verification, directory: Path
-    ) -> None:
-        self.board.enter("Publishing")
-        marker = self.workspace.read_marker("publish")
-        if marker is None:
-            with self.events.stage("publish"):
-                self._write_package(dataset, searched, verification, directory)
-                facts = searched.candidate.facts
-                header = PackageHeader(
-                    verification.passed,
-                    created_by(),
-                    dataset.digest,
-                    self.key,
-                    facts.backbone,
-                    facts.strategy,
-                )
-                self.workspace.require_lease()
-                published = publish_package(directory, self.store, self.job.name, header)
-                marker = {"uri": published.uri, "digest": published.digest}
-                self.workspace.write_marker("publish", marker)
-        else:
-            self.events.reused("publish")
-        with self.workspace.reading("publish"):
-            model = ModelStatus.model_validate({**marker, "verified": verification.passed})
-        self.board.update(model=model, report_uri=f"{model.uri}/report.html")
-
-    def _write_package(
-        self, dataset: Dataset, searched: Searched, verification: Verification, directory: Path
-    ) -> None:
-        """Write the files of the package that the export and the verification did not."""
-        facts = searched.candidate.facts
-        own = _normalised(dataset, facts)
-        predictor = Predictor(directory, threads=self.device.threads)
-        tested = verification.predictions
-        write_golden(directory, predictor, own, tested)
-        # The test images are the only ones that no model of this run has learned from.
-        write_reference(directory, tested.probabilities, tested.embeddings)
-        data = report_data(
-            Run(
-                job=self.job,
-                run_key=self.key,
-                dataset=own,
-                facts=facts,
-                trials=searched.trials,
-                suspects=searched.suspects,
-                timings=searched.timings,
-                ended=searched.ended,
-                verification=verification,
-                predictor=predictor,
-                onnx_bytes=(directory / "model.onnx").stat().st_size,
-                store_uri=self.store.url(f"models/{self.job.name}"),
-                now=datetime.now(UTC),
-            )
-        )
-        (directory / "report.html").write_text(render_report(data), encoding="utf-8")
-        (directory / "MODEL_CARD.md").write_text(render_card(data), encoding="utf-8")
-        (directory / "spec.json").write_text(json.dumps(self.job.to_dict(), sort_keys=True), encoding="utf-8")
-        with suppress(FileNotFoundError):
-            (directory / PREDICTIONS_FILE).unlink()
-
-
-def _normalised(dataset: Dataset, facts: CandidateFacts) -> Dataset:
-    """The dataset with the normalisation that the candidate's weights expect."""
-    return replace(dataset, preprocess=replace(dataset.preprocess, mean=facts.mean, std=facts.std))
 
 
 def search_status(trials: tuple[Trial, ...]) -> SearchStatus:

@@ -20,7 +20,7 @@ from tunesmith_api.reasons import Reason
 from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
-from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
+from tunesmith_trainer.search.heads import HeadConfig, HeadTask, cross_validate
 from tunesmith_trainer.search.label_noise import softmax
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.selection import judge
@@ -159,15 +159,12 @@ class HeadBatchTrainable(tune.Trainable):
             task = load_task(Path(self.batch["tasks"][backbone]))
             started = time.monotonic()
             configs = [HeadConfig(**one["head"]) for one in mine]
-            trained = train_heads(task, configs, device=self.batch["device"], on_epoch=lambda heads: None)
+            trained = cross_validate(task, configs, device=self.batch["device"])
             share = (time.monotonic() - started) / len(mine)
             judged = task.folds >= 0
-            for one, head in zip(mine, trained, strict=True):
-                metrics = held_out_metrics(head.held_out_logits[judged], task.labels[judged])
-                if (
-                    not np.isfinite(head.held_out_logits[judged]).all()
-                    or not np.isfinite(head.head.weight).all()
-                ):
+            for one, logits in zip(mine, trained, strict=True):
+                metrics = held_out_metrics(logits[judged], task.labels[judged])
+                if not np.isfinite(logits[judged]).all():
                     metrics = dict.fromkeys(metrics, math.nan)
                 outcomes[one["id"]] = {**metrics, "seconds": share}
         return outcomes

@@ -2,7 +2,8 @@
 
 All heads of a batch, and for each of them one model per cross-validation fold, see the same mini-batches of
 features, so one matrix product serves them all. Each head keeps its own learning rate, weight decay, label
-smoothing and number of epochs; the optimiser is torch's fused AdamW with one parameter group a head.
+smoothing and number of epochs; each step is torch's fused AdamW, called as a function: the optimiser class
+would import torch's compiler first, which takes longer than the heads of a small set.
 
 Rows are read from the feature file mini-batch by mini-batch: memory does not grow with the dataset.
 """
@@ -10,13 +11,14 @@ Rows are read from the feature file mini-batch by mini-batch: memory does not gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 
@@ -105,6 +107,10 @@ class HeadTask:
         return int(self.folds.max(initial=-1)) + 1
 
 
+def _ignore(heads: int) -> None:
+    """Nobody wants to know."""
+
+
 def measure_scaling(task: HeadTask) -> Scaling:
     """Mean and standard deviation of each feature over the rows, in one bounded pass.
 
@@ -123,7 +129,7 @@ def measure_scaling(task: HeadTask) -> Scaling:
 
 
 def train_heads(
-    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None]
+    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None] = _ignore
 ) -> list[TrainedHead]:
     """Train a head for each configuration and its cross-validation models, as many at once as memory allows.
 
@@ -136,22 +142,52 @@ def train_heads(
     Returns:
         H trained heads in the order of ``configs``.
     """
-    models = task.num_folds + 1
-    at_once = max(1, MAX_PARAMETERS // (models * task.features.dim * task.num_classes))
-    scaling = measure_scaling(task)
     trained: list[TrainedHead] = []
-    for start in range(0, len(configs), at_once):
-        batch = _HeadBatch(task, scaling, configs[start : start + at_once], device)
-        trained += batch.train(on_epoch)
+    for batch in _batches(task, configs, task.num_folds + 1, device):
+        batch.train(on_epoch)
+        heads, logits = batch.heads(), batch.held_out_logits()
+        trained += [TrainedHead(head, held_out) for head, held_out in zip(heads, logits, strict=True)]
     return trained
 
 
-class _HeadBatch:
-    """H heads with F + 1 models each; column ``(h, f, k)`` of the product is class k of model f of head h."""
+def cross_validate(
+    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None] = _ignore
+) -> list[FloatArray]:
+    """Held-out logits as of ``train_heads``, without training the heads on all rows.
 
-    def __init__(self, task: HeadTask, scaling: Scaling, configs: Sequence[HeadConfig], device: str) -> None:
-        self.task, self.scaling, self.configs, self.device = task, scaling, configs, device
-        self.models = task.num_folds + 1
+    Args:
+        task: the data, with one fold at least.
+        configs: H configurations.
+        device: ``cpu`` or ``cuda``.
+        on_epoch: told the number of heads whenever an epoch of these is done.
+
+    Returns:
+        For each configuration the ``held_out_logits`` of a ``TrainedHead``.
+    """
+    held_out: list[FloatArray] = []
+    for batch in _batches(task, configs, task.num_folds, device):
+        batch.train(on_epoch)
+        held_out += list(batch.held_out_logits())
+    return held_out
+
+
+def _batches(task: HeadTask, configs: Sequence[HeadConfig], models: int, device: str) -> Iterator[_HeadBatch]:
+    at_once = max(1, MAX_PARAMETERS // (models * task.features.dim * task.num_classes))
+    scaling = measure_scaling(task)
+    for start in range(0, len(configs), at_once):
+        yield _HeadBatch(task, scaling, configs[start : start + at_once], models, device)
+
+
+class _HeadBatch:
+    """H heads with M models each; column ``(h, m, k)`` of the product is class k of model m of head h.
+
+    Model m does not see fold m; with M of F + 1 the last one sees all rows.
+    """
+
+    def __init__(
+        self, task: HeadTask, scaling: Scaling, configs: Sequence[HeadConfig], models: int, device: str
+    ) -> None:
+        self.task, self.configs, self.models, self.device = task, configs, models, device
         columns = self.models * task.num_classes
         size = (len(configs), task.features.dim, columns)
         self.weight = torch.zeros(size, device=device)
@@ -159,17 +195,11 @@ class _HeadBatch:
         self.mean = torch.from_numpy(scaling.mean).to(device)
         self.std = torch.from_numpy(scaling.std).to(device)
         self.smoothing = torch.tensor([c.label_smoothing for c in configs], device=device)
-        # A view per head is a parameter of its own, so that each has its own learning rate and decay.
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [weight, bias], "lr": config.learning_rate, "weight_decay": config.weight_decay}
-                for weight, bias, config in zip(self.weight, self.bias, configs, strict=True)
-            ],
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        self.moments = [torch.zeros_like(one) for one in (self.weight, self.weight, self.bias, self.bias)]
+        self.steps = [torch.zeros(2, device=device) for _ in configs]
 
-    def train(self, on_epoch: Callable[[int], None]) -> list[TrainedHead]:
+    def train(self, on_epoch: Callable[[int], None]) -> None:
+        """Train all heads, each for its own number of epochs."""
         count = len(self.task.rows)
         steps = math.ceil(count / BATCH_SIZE)
         order = np.random.default_rng(self.task.seed)
@@ -177,37 +207,47 @@ class _HeadBatch:
             shuffled = order.permutation(count)
             for step in range(steps):
                 part = np.sort(shuffled[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])
-                self._set_learning_rates(epoch + step / steps)
-                self._step(part)
+                self._step(part, epoch + step / steps)
             on_epoch(sum(epoch < config.epochs for config in self.configs))
-        return self._finish()
 
-    def _set_learning_rates(self, epoch: float) -> None:
-        """Linear warm-up over a tenth of the training, then a cosine to zero (Loshchilov & Hutter 2017)."""
-        for group, config in zip(self.optimizer.param_groups, self.configs, strict=True):
-            done = min(epoch / config.epochs, 1.0)
-            warm = min(1.0, (done + 0.5 / config.epochs) / 0.1)
-            group["lr"] = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _step(self, part: IntArray) -> None:
+    def _step(self, part: IntArray, epoch: float) -> None:
         """One AdamW step of all models on the same rows, with the gradient of the softmax written out."""
         task = self.task
         features = self._scaled(task.features.read(task.rows[part]))
         labels = torch.from_numpy(task.labels[part]).to(self.device)
         heads, classes = len(self.configs), task.num_classes
         logits = (features @ self.weight).add_(self.bias[:, None, :])
-        error = logits.view(heads, len(part), self.models, classes).softmax(3)
+        error = _softmax(logits.view(heads, len(part), self.models, classes))
         error -= (self.smoothing / classes)[:, None, None, None]
-        # Indexing with two lists puts their common dimension first: [b, H, F + 1].
+        # Indexing with two lists puts their common dimension first: [b, H, M].
         error[:, torch.arange(len(part)), :, labels] -= (1 - self.smoothing)[None, :, None]
         importance = self._importance(part)
         error *= (importance / importance.sum(0).clamp_min(1e-12))[None, :, :, None]
         gradient = error.view(heads, len(part), -1)
-        for group, weight, bias in zip(
-            self.optimizer.param_groups, features.T @ gradient, gradient.sum(1), strict=True
+        self._update(features.T @ gradient, gradient.sum(1), epoch)
+
+    def _update(self, weight_gradient: Tensor, bias_gradient: Tensor, epoch: float) -> None:
+        """Let AdamW change each head by its own learning rate and weight decay."""
+        parts = (self.weight, self.bias, weight_gradient, bias_gradient, *self.moments, self.steps)
+        for config, (weight, bias, *gradients, m1, m2, n1, n2, steps) in zip(
+            self.configs, zip(*parts, strict=True), strict=True
         ):
-            group["params"][0].grad, group["params"][1].grad = weight, bias
-        self.optimizer.step()
+            adamw(
+                [weight, bias],
+                gradients,
+                [m1, n1],
+                [m2, n2],
+                [],
+                list(steps),
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.99,
+                lr=learning_rate_at(config, epoch),
+                weight_decay=config.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
 
     def _importance(self, part: IntArray) -> Tensor:
         """Weight of each row for each model ``[b, F + 1]``: 0 where the row is held out."""
@@ -219,8 +259,8 @@ class _HeadBatch:
     def _scaled(self, features: FloatArray) -> Tensor:
         return (torch.from_numpy(features).to(self.device) - self.mean) / self.std
 
-    def _finish(self) -> list[TrainedHead]:
-        """Cut the full model of each head out, fold the scaling in, and collect the held-out logits."""
+    def held_out_logits(self) -> FloatArray:
+        """Logits ``[H, n, K]`` of each row by the model that did not see it; NaN where all did."""
         task, heads, classes = self.task, len(self.configs), self.task.num_classes
         held_out = np.full((heads, len(task.rows), classes), np.nan, np.float32)
         for part, chunk in task.features.chunks(task.rows):
@@ -229,11 +269,26 @@ class _HeadBatch:
             folds = task.folds[part]
             inside = np.flatnonzero(folds >= 0)
             held_out[:, part][:, inside] = logits[:, inside, folds[inside]]
+        return held_out
+
+    def heads(self) -> list[Head]:
+        """The last model of each head, with the scaling folded in."""
+        heads, classes = len(self.configs), self.task.num_classes
         weight = self.weight.view(heads, -1, self.models, classes)[:, :, -1] / self.std[None, :, None]
-        bias = self.bias.view(heads, self.models, classes)[:, -1] - torch.einsum(
-            "d,hdk->hk", self.mean, weight
-        )
-        return [
-            TrainedHead(Head(np.ascontiguousarray(w.T), b), logits)
-            for w, b, logits in zip(weight.cpu().numpy(), bias.cpu().numpy(), held_out, strict=True)
-        ]
+        bias = self.bias.view(heads, self.models, classes)[:, -1]
+        bias = bias - torch.einsum("d,hdk->hk", self.mean, weight)
+        pairs = zip(weight.cpu().numpy(), bias.cpu().numpy(), strict=True)
+        return [Head(np.ascontiguousarray(w.T), b) for w, b in pairs]
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension; torch's own takes five times as long over a dozen classes."""
+    shifted = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return shifted.div_(shifted.sum(-1, keepdim=True))
+
+
+def learning_rate_at(config: HeadConfig, epoch: float) -> float:
+    """Linear warm-up over a tenth of the training, then a cosine to zero (Loshchilov & Hutter 2017)."""
+    done = min(epoch / config.epochs, 1.0)
+    warm = min(1.0, (done + 0.5 / config.epochs) / 0.1)
+    return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith_trainer.search.heads import HeadConfig, HeadTask, train_heads
+from tunesmith_trainer.search.heads import HeadConfig, HeadTask, cross_validate
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -81,9 +81,7 @@ def find_suspects(
     """
     weights = task.weights
     for _ in range(ROUNDS):
-        logits = train_heads(
-            replace(task, weights=weights), [config], device=device, on_epoch=lambda heads: None
-        )[0].held_out_logits
+        logits = cross_validate(replace(task, weights=weights), [config], device=device)[0]
         probabilities = softmax(logits)
         indices, suggested = confident_disagreements(probabilities, task.labels)
         weights = task.weights.copy()

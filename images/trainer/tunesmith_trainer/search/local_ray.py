@@ -18,7 +18,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,15 @@ SOCKET_FOLDER_LENGTH = 30
 UNNEEDED = ("start_api_server", "start_monitor", "start_log_monitor")
 """Methods of ``ray._private.node.Node`` that start processes for clusters and dashboards, and for which
 ``ray.init`` has no switch. Should a later Ray rename them, it starts with all its processes, only slower."""
-PRELOAD = ("tunesmith_trainer.search.head_trials", "torch._dynamo")
-"""What worker processes import as they start. Heads come first and need nothing else; torch's optimisers load
-the second at their first step."""
+PRELOAD = ("tunesmith_trainer.search.head_trials",)
+"""What worker processes import as they start. Heads come first and need nothing else."""
 STOP_SECONDS = 4.0
 """How long Ray may take to end; it needs a tenth of that when its processes are still there."""
 
+IDLE_MILLISECONDS = 3_600_000
+"""How long a worker process may wait for its next trial."""
+NODE_SECONDS = 30.0
+"""How long to ask often; then Ray's own patience begins."""
 START_ATTEMPTS = 3
 """How often Ray is started when it does not answer in its time."""
 
@@ -107,13 +111,14 @@ class LocalRay:
 def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> None:
     import ray
     from ray._private.node import Node
+    from ray._private.state import GlobalState
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_keeping_sigterm())
         for name in UNNEEDED:
-            if hasattr(Node, name):
-                stack.enter_context(_left_out(Node, name))
+            stack.enter_context(_replaced(Node, name, lambda original: lambda *args, **kwargs: None))
+        stack.enter_context(_replaced(GlobalState, "get_node", _asking_often))
         start = functools.partial(
             ray.init,
             address="local",
@@ -129,6 +134,8 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
                 "enable_metrics_collection": False,
                 # Ray would run trials at 15, behind anything else that this machine does.
                 "worker_niceness": 0,
+                # Workers started ahead are to be there when the first trial comes; Ray gives them a second.
+                "idle_worker_killing_time_threshold_ms": IDLE_MILLISECONDS,
             },
         )
         for attempt in range(1, START_ATTEMPTS + 1):
@@ -140,6 +147,21 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
                 if attempt == START_ATTEMPTS or "timed out during startup" not in str(error):
                     raise
                 ray.shutdown()
+
+
+def _asking_often(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Ray's ``GlobalState.get_node``, noticing soon that the node is there.
+
+    Ray asks once, as a rule a moment too early, and then sleeps for a second.
+    """
+
+    def get_node(state: Any, node: str) -> Any:
+        last = time.monotonic() + NODE_SECONDS
+        while all(one["NodeID"] != node for one in state.node_table()) and time.monotonic() < last:
+            time.sleep(0.02)
+        return original(state, node)
+
+    return get_node
 
 
 @contextlib.contextmanager
@@ -173,10 +195,13 @@ def _shutdown() -> None:
 
 
 @contextlib.contextmanager
-def _left_out(owner: type, name: str) -> Iterator[None]:
-    """Have a method do nothing for the duration of the block."""
-    original = getattr(owner, name)
-    setattr(owner, name, lambda *args, **kwargs: None)
+def _replaced(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Have a method be ``make`` of it for the duration of the block, if there is such a method."""
+    original = getattr(owner, name, None)
+    if original is None:
+        yield
+        return
+    setattr(owner, name, make(original))
     try:
         yield
     finally:
@@ -222,6 +247,9 @@ def start_early(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) 
     """Start Ray in the background, for ``local_ray`` to find it ready."""
     global _early
     if _early is None:
+        # Here, because two threads that import take longer than one after the other.
+        import ray  # noqa: F401
+
         _early = LocalRay(slots, gpus, preload)
         _early.start()
 

@@ -170,7 +170,7 @@ class Probes:
     def train_head(self, backbone: str, config: HeadConfig, part: IntArray, folds: IntArray) -> TrainedHead:
         """Train one head on some of the rows."""
         task = self.head_task(backbone, part, folds)
-        return train_heads(task, [config], device=self.context.device.type, on_epoch=lambda heads: None)[0]
+        return train_heads(task, [config], device=self.context.device.type)[0]
 
     def find_suspects(self) -> None:
         """Look for wrong labels; with labelNoise: Drop they get no weight from here on."""

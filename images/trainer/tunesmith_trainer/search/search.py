@@ -13,9 +13,6 @@ The test split is not read here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,9 +22,9 @@ from tunesmith_trainer.search.backbones import ImageClassifier
 from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, scale_head, set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.fine_tuning import FineTunings
-from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
 from tunesmith_trainer.search.probes import Probes
+from tunesmith_trainer.search.result import SearchResult
 from tunesmith_trainer.search.selection import Choice, Judgement, choose
 from tunesmith_trainer.verify.calibration import fit_temperature
 
@@ -35,25 +32,6 @@ __all__ = ["SearchContext", "SearchResult", "run_search"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What the search found.
-
-    Attributes:
-        candidate: the chosen model.
-        trials: all trials, in the order of their ids.
-        suspects: suspected wrong labels, the most certain first.
-        timings: seconds spent on features, heads and finetune.
-        ended: one sentence: why the search ended.
-    """
-
-    candidate: Candidate
-    trials: tuple[Trial, ...]
-    suspects: tuple[Suspect, ...]
-    timings: Mapping[str, float]
-    ended: str
 
 
 def run_search(context: SearchContext) -> SearchResult:

@@ -53,7 +53,7 @@ from tunesmith_trainer.verify.verification import ChampionResult, TestPrediction
 
 _MOST_THREADS = 8  # as many as a predictor takes unless told otherwise
 _TIMED_IMAGES = 32
-_TIMED_SECONDS = 1.0
+_TIMED_SECONDS = 0.6
 
 
 @dataclass(frozen=True)
