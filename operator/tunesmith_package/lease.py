@@ -6,6 +6,8 @@ its time to live, judged by the server's clock alone, so that wrong clocks of ma
 write of it is conditional (If-None-Match, If-Match), hence of several that try exactly one succeeds.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
@@ -15,13 +17,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.reasons import RunInProgress, StoreError
 from tunesmith_package.file_store import FileStore
 from tunesmith_package.patience import Patience
-from tunesmith_package.s3_store import S3Store, Seen
 from tunesmith_package.store import Store
+
+if TYPE_CHECKING:  # boto3 is not for those who work in a folder
+    from tunesmith_package.s3_store import S3Store, Seen
 
 _POLL_SECONDS = 0.5
 # A killed process keeps its lock until the kernel has taken it apart.
@@ -80,7 +84,10 @@ def acquire_lease(store: Store, key: str, owner: str, ttl_seconds: float = 30.0)
     if isinstance(store, FileStore):
         with _file_lease(store, key, owner) as lease:
             yield lease
-    elif isinstance(store, S3Store):
+        return
+    from tunesmith_package.s3_store import S3Store
+
+    if isinstance(store, S3Store):
         with _s3_lease(store, key, owner, ttl_seconds) as lease:
             yield lease
     else:

@@ -12,6 +12,7 @@ from tunesmith_trainer.devices import Device
 from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.search.augment import Augmenter, training_size
 from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD, ImageClassifier, build_backbone
+from tunesmith_trainer.search.fine_tuning import judge_calibrated
 from tunesmith_trainer.search.finetune import (
     FineTuneConfig,
     FineTuner,
@@ -19,6 +20,7 @@ from tunesmith_trainer.search.finetune import (
     freeze_first_blocks,
     parameter_groups,
 )
+from tunesmith_trainer.search.selection import judge
 
 CPU = Device("cpu", 1, 0, None)
 PREPROCESS = Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD)
@@ -145,3 +147,14 @@ def test_first_blocks_stay_frozen_up_to_the_fraction_of_the_weights(name: str, f
     still = sum(p.numel() for p in model.backbone.parameters() if not p.requires_grad)
     assert still <= 0.03 * sum(p.numel() for p in model.backbone.parameters())
     assert freeze_first_blocks(ImageClassifier(build_backbone(name, 64), 2), 0.0) == 0
+
+
+def test_network_is_judged_with_the_temperature_that_it_would_leave_with() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 300)
+    logits = np.asarray(2 * np.eye(4)[labels] + random.normal(0, 1, (300, 4)), np.float32)
+    weights = np.ones(300, np.float32)
+    sure = judge_calibrated(logits * 20, labels, weights)
+    assert sure.loss == pytest.approx(judge_calibrated(logits, labels, weights).loss, abs=2e-3)
+    assert sure.loss < judge(logits * 20, labels).loss / 2
+    assert sure.accuracy == judge(logits, labels).accuracy

@@ -4,17 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
-from tunesmith_trainer.search.heads import HeadConfig, HeadTask, TrainedHead, measure_scaling, train_heads
+from tunesmith_trainer.search.heads import (
+    HeadConfig,
+    HeadTask,
+    TrainedHead,
+    cross_validate,
+    learning_rate_at,
+    measure_scaling,
+    train_heads,
+)
 from tunesmith_trainer.search.selection import judge, stratified_folds
 
 
 def train(task: HeadTask, configs: list[HeadConfig]) -> list[TrainedHead]:
-    return train_heads(task, configs, device="cpu", on_epoch=lambda heads: None)
+    return train_heads(task, configs, device="cpu")
 
 
 def make_task(
@@ -75,6 +84,33 @@ def test_heads_trained_together_equal_heads_trained_alone(tmp_path: Path) -> Non
         alone = train(task, [config])[0]
         np.testing.assert_allclose(one.head.weight, alone.head.weight, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(one.held_out_logits, alone.held_out_logits, rtol=1e-3, atol=1e-3)
+
+
+def test_cross_validation_alone_says_what_training_says(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    configs = [HeadConfig(1e-2, 0.1, 6), HeadConfig(3e-3, 1.0, 12, 0.1)]
+    for one, logits in zip(train(task, configs), cross_validate(task, configs, device="cpu"), strict=True):
+        np.testing.assert_allclose(one.held_out_logits, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_step_is_that_of_torchs_own_optimiser(tmp_path: Path) -> None:
+    task = make_task(tmp_path, count=40, folds=0)  # One mini-batch, so the order of rows does not matter.
+    config = HeadConfig(1e-2, 0.3, 7)
+    own = train(task, [config])[0].head
+    scaling = measure_scaling(task)
+    features = torch.from_numpy((task.features.read(task.rows) - scaling.mean) / scaling.std)
+    layer = torch.nn.Linear(24, 3)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.AdamW(layer.parameters(), betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    for epoch in range(config.epochs):
+        optimizer.param_groups[0]["lr"] = learning_rate_at(config, epoch)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(layer(features), torch.from_numpy(task.labels))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    weight = layer.weight.detach().numpy() / scaling.std
+    np.testing.assert_allclose(own.weight, weight, rtol=1e-3, atol=1e-6)
 
 
 def test_held_out_logits_never_come_from_a_model_that_saw_the_row(tmp_path: Path) -> None:

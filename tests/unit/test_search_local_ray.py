@@ -1,10 +1,12 @@
 """Ray on one machine: what it starts, what it leaves out and what it leaves behind."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tunesmith_trainer.search.local_ray import PREFIX, local_ray, remove_leftove
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 LISTENING = "0A"
+LONGER_THAN_RAY_LETS_A_WORKER_IDLE = 4.0
+"""Seconds: two for the worker's start, one of idleness, and the time between two looks at it."""
 
 
 def descendants(process: int) -> set[int]:
@@ -64,10 +68,14 @@ def started() -> dict[str, object]:
     early = module._early
     assert early is not None
     with local_ray(1, 0):
+        time.sleep(LONGER_THAN_RAY_LETS_A_WORKER_IDLE)
+        ahead = descendants(ray_process()) - before
+        worker = ray.get(ray.remote(_process).remote())
         preloaded = ray.remote(_loaded).remote("colorsys")
         mine = descendants(ray_process()) - before
         facts: dict[str, object] = {
             "preloaded": ray.get(preloaded),
+            "ahead": worker in ahead,
             "commands": commands(mine),
             "addresses": addresses(mine),
             "handler": signal.getsignal(signal.SIGTERM) is own,
@@ -81,6 +89,10 @@ def started() -> dict[str, object]:
 
 def ray_process() -> int:
     return int(Path("/proc/self").readlink().name)
+
+
+def _process() -> int:
+    return os.getpid()
 
 
 def _loaded(name: str) -> bool:
@@ -103,6 +115,10 @@ def test_ray_listens_on_the_loopback_interface_alone(started: dict[str, object])
 def test_ray_has_the_slots_asked_for_and_workers_with_their_imports(started: dict[str, object]) -> None:
     assert started["slots"] == 1
     assert started["preloaded"]
+
+
+def test_worker_that_was_started_ahead_waits_for_the_first_trial(started: dict[str, object]) -> None:
+    assert started["ahead"]
 
 
 def test_ray_leaves_the_handler_of_sigterm_alone(started: dict[str, object]) -> None:

@@ -7,8 +7,9 @@ images with the best checkpoint. The network is torchvision's with a new last la
 transfer learning has it. Each trial decodes its images, runs the backbone over them and trains its head,
 each epoch.
 
-Whatever makes it faster without changing what is taught is done: channels-last tensors, no autograd graph
-below a frozen backbone, one processor for each trial so that all are busy, no dashboard.
+Whatever makes it faster without changing what is taught is done: channels-last tensors, one processor for
+each trial so that all are busy, no loader processes that would compete with it, no dashboard. The guide's own
+tensors are contiguous (``--contiguous``), its trials have two processors and eight loader processes.
 """
 
 from __future__ import annotations
@@ -84,7 +85,12 @@ def build_model(config: dict[str, Any]) -> nn.Module:
     model.load_state_dict(load_file(config["weights"]), strict=False)
     model.requires_grad_(config["strategy"] == "FineTune")
     model.classifier = nn.Linear(FEATURES, config["classes"])
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=memory_format(config))
+
+
+def memory_format(config: dict[str, Any]) -> torch.memory_format:
+    """How images lie in memory."""
+    return torch.contiguous_format if config["contiguous"] else torch.channels_last
 
 
 def set_training(model: nn.Module, strategy: str) -> None:
@@ -95,12 +101,12 @@ def set_training(model: nn.Module, strategy: str) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader[Any]) -> tuple[float, float]:
+def evaluate(model: nn.Module, loader: DataLoader[Any], memory: torch.memory_format) -> tuple[float, float]:
     """Mean loss and accuracy."""
     model.eval()
     loss, correct, total = 0.0, 0, 0
     for images, labels in loader:
-        outputs = model(images.contiguous(memory_format=torch.channels_last))
+        outputs = model(images.contiguous(memory_format=memory))
         loss += float(nn.functional.cross_entropy(outputs, labels, reduction="sum"))
         correct += int((outputs.argmax(1) == labels).sum())
         total += len(labels)
@@ -119,10 +125,10 @@ def train_photos(config: dict[str, Any]) -> None:
         set_training(model, config["strategy"])
         for images, labels in train_loader:
             optimizer.zero_grad()
-            outputs = model(images.contiguous(memory_format=torch.channels_last))
+            outputs = model(images.contiguous(memory_format=memory_format(config)))
             nn.functional.cross_entropy(outputs, labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        loss, accuracy = evaluate(model, validation_loader)
+        loss, accuracy = evaluate(model, validation_loader, memory_format(config))
         with tempfile.TemporaryDirectory() as folder:
             torch.save(model.state_dict(), Path(folder) / "checkpoint.pt")
             tune.report(
@@ -139,7 +145,7 @@ def test_accuracy(result: tune.Result) -> float:
     with result.checkpoint.as_directory() as folder:
         model.load_state_dict(torch.load(Path(folder) / "checkpoint.pt", weights_only=True))
     images = ImageFolder(f"{config['data']}/test", evaluation_transform(config["image_size"]))
-    return evaluate(model, DataLoader(images, BATCH_SIZE))[1]
+    return evaluate(model, DataLoader(images, BATCH_SIZE), memory_format(config))[1]
 
 
 def search(options: argparse.Namespace, storage: str) -> dict[str, Any]:
@@ -158,6 +164,7 @@ def search(options: argparse.Namespace, storage: str) -> dict[str, Any]:
             "image_size": options.image_size,
             "epochs": options.epochs,
             "loader_workers": options.loader_workers,
+            "contiguous": options.contiguous,
         },
         tune_config=tune.TuneConfig(
             metric="loss",
@@ -199,6 +206,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, nargs=2, default=(1e-5, 1e-1))
     parser.add_argument("--cpus-per-trial", type=int, default=1)
     parser.add_argument("--loader-workers", type=int, default=0)
+    parser.add_argument("--contiguous", action="store_true", help="tensors that are not channels-last")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="plain-ray-", ignore_cleanup_errors=True) as folder:
         processors = len(os.sched_getaffinity(0))

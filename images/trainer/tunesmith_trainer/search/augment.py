@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 
 Policy = Literal["None", "Flip", "RandomResizedCrop", "TrivialAugment", "RandAugment", "AutoAugment"]
 
@@ -45,11 +45,7 @@ class Augmenter:
         self.output_size = output_size
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.std = torch.tensor(std).view(1, 3, 1, 1)
-        self.colour = {
-            "TrivialAugment": v2.TrivialAugmentWide(),
-            "RandAugment": v2.RandAugment(),
-            "AutoAugment": v2.AutoAugment(),
-        }.get(policy)
+        self.colour = _colour(policy)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Vary a batch with torch's global random state (of the CPU).
@@ -104,3 +100,17 @@ def training_size(image_size: int, *, fixed: bool) -> int:
         fixed: the network takes no other size (vision transformers).
     """
     return image_size if fixed else max(32, round(image_size * 0.875 / 32) * 32)
+
+
+def _colour(policy: Policy) -> Callable[[Tensor], Tensor] | None:
+    """What changes the colours of one image; None for policies that do not."""
+    if policy not in ("TrivialAugment", "RandAugment", "AutoAugment"):
+        return None
+    from torchvision.transforms import v2  # imports torch's compiler, which takes a second
+
+    made: Callable[[Tensor], Tensor] = {
+        "TrivialAugment": v2.TrivialAugmentWide,
+        "RandAugment": v2.RandAugment,
+        "AutoAugment": v2.AutoAugment,
+    }[policy]()
+    return made

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tunesmith_api.reasons import WeightsMissing
+from tunesmith_trainer.lean_torchvision import torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

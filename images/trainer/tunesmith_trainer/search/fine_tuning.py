@@ -193,11 +193,7 @@ class FineTunings:
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
 
     def _judgement(self, logits: FloatArray, held_out: IntArray) -> Judgement:
-        """Judge a network as it would leave the search: with its temperature."""
-        labels, usable = self.probes.labels[held_out], np.isfinite(logits).all(1)
-        weights = self.probes.weights[held_out]
-        temperature = fit_temperature(logits[usable], labels[usable], weights[usable])
-        return judge(logits / np.float32(temperature), labels)
+        return judge_calibrated(logits, self.probes.labels[held_out], self.probes.weights[held_out])
 
     def _outputs(self, task: FineTuneTask, row: Trial) -> Iterator[tuple[float, FloatArray]]:
         """Held-out logits of a fine-tuned network at each share of the way from its probe."""
@@ -275,6 +271,19 @@ class FineTunings:
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
         return model
+
+
+def judge_calibrated(logits: FloatArray, labels: IntArray, weights: FloatArray) -> Judgement:
+    """Judge a network as it would leave the search: with its temperature.
+
+    Args:
+        logits: held-out ``[n, K]``.
+        labels: classes ``[n]``.
+        weights: importance of each image for the temperature ``[n]``.
+    """
+    usable = np.isfinite(logits).all(1)
+    temperature = fit_temperature(logits[usable], labels[usable], weights[usable])
+    return judge(logits / np.float32(temperature), labels)
 
 
 def _best(contenders: Sequence[Contender]) -> Choice:

@@ -5,13 +5,14 @@ features, so one matrix product serves them all. Each head keeps its own learnin
 smoothing and number of epochs; each step is torch's fused AdamW, called as a function: the optimiser class
 would import torch's compiler first, which takes longer than the heads of a small set.
 
-Rows are read from the feature file mini-batch by mini-batch: memory does not grow with the dataset.
+Rows are read from the feature file mini-batch by mini-batch, all at once only where they are few: memory does
+not grow with the dataset.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,9 @@ IntArray = npt.NDArray[np.int64]
 BATCH_SIZE = 64
 MAX_PARAMETERS = 64_000_000
 """Head parameters held at once (each with its gradient and two moments, so 1 GB in float32)."""
+
+MAX_KEPT = 8_000_000
+"""Features of a small set that are kept in memory (32 MB)."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,6 @@ class HeadTask:
         return int(self.folds.max(initial=-1)) + 1
 
 
-def _ignore(heads: int) -> None:
-    """Nobody wants to know."""
-
-
 def measure_scaling(task: HeadTask) -> Scaling:
     """Mean and standard deviation of each feature over the rows, in one bounded pass.
 
@@ -128,45 +128,39 @@ def measure_scaling(task: HeadTask) -> Scaling:
     return Scaling(mean.astype(np.float32), std.astype(np.float32))
 
 
-def train_heads(
-    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None] = _ignore
-) -> list[TrainedHead]:
+def train_heads(task: HeadTask, configs: Sequence[HeadConfig], *, device: str) -> list[TrainedHead]:
     """Train a head for each configuration and its cross-validation models, as many at once as memory allows.
 
     Args:
         task: the data.
         configs: H configurations.
         device: ``cpu`` or ``cuda``.
-        on_epoch: told the number of heads whenever an epoch of these is done.
 
     Returns:
         H trained heads in the order of ``configs``.
     """
     trained: list[TrainedHead] = []
     for batch in _batches(task, configs, task.num_folds + 1, device):
-        batch.train(on_epoch)
+        batch.train()
         heads, logits = batch.heads(), batch.held_out_logits()
         trained += [TrainedHead(head, held_out) for head, held_out in zip(heads, logits, strict=True)]
     return trained
 
 
-def cross_validate(
-    task: HeadTask, configs: Sequence[HeadConfig], *, device: str, on_epoch: Callable[[int], None] = _ignore
-) -> list[FloatArray]:
+def cross_validate(task: HeadTask, configs: Sequence[HeadConfig], *, device: str) -> list[FloatArray]:
     """Held-out logits as of ``train_heads``, without training the heads on all rows.
 
     Args:
         task: the data, with one fold at least.
         configs: H configurations.
         device: ``cpu`` or ``cuda``.
-        on_epoch: told the number of heads whenever an epoch of these is done.
 
     Returns:
         For each configuration the ``held_out_logits`` of a ``TrainedHead``.
     """
     held_out: list[FloatArray] = []
     for batch in _batches(task, configs, task.num_folds, device):
-        batch.train(on_epoch)
+        batch.train()
         held_out += list(batch.held_out_logits())
     return held_out
 
@@ -194,11 +188,18 @@ class _HeadBatch:
         self.bias = torch.zeros((len(configs), columns), device=device)
         self.mean = torch.from_numpy(scaling.mean).to(device)
         self.std = torch.from_numpy(scaling.std).to(device)
+        small = len(task.rows) * task.features.dim <= MAX_KEPT
+        self.kept = self._scaled(task.features.read(task.rows)) if small else None
         self.smoothing = torch.tensor([c.label_smoothing for c in configs], device=device)
-        self.moments = [torch.zeros_like(one) for one in (self.weight, self.weight, self.bias, self.bias)]
-        self.steps = [torch.zeros(2, device=device) for _ in configs]
+        # Views, by head: weight and bias, first moments, second moments, steps.
+        self.parameters = list(zip(self.weight, self.bias, strict=True))
+        self.first, self.second = (
+            list(zip(torch.zeros_like(self.weight), torch.zeros_like(self.bias), strict=True))
+            for _ in range(2)
+        )
+        self.steps = [list(torch.zeros(2, device=device)) for _ in configs]
 
-    def train(self, on_epoch: Callable[[int], None]) -> None:
+    def train(self) -> None:
         """Train all heads, each for its own number of epochs."""
         count = len(self.task.rows)
         steps = math.ceil(count / BATCH_SIZE)
@@ -208,12 +209,11 @@ class _HeadBatch:
             for step in range(steps):
                 part = np.sort(shuffled[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])
                 self._step(part, epoch + step / steps)
-            on_epoch(sum(epoch < config.epochs for config in self.configs))
 
     def _step(self, part: IntArray, epoch: float) -> None:
         """One AdamW step of all models on the same rows, with the gradient of the softmax written out."""
         task = self.task
-        features = self._scaled(task.features.read(task.rows[part]))
+        features = self._features(part)
         labels = torch.from_numpy(task.labels[part]).to(self.device)
         heads, classes = len(self.configs), task.num_classes
         logits = (features @ self.weight).add_(self.bias[:, None, :])
@@ -228,17 +228,18 @@ class _HeadBatch:
 
     def _update(self, weight_gradient: Tensor, bias_gradient: Tensor, epoch: float) -> None:
         """Let AdamW change each head by its own learning rate and weight decay."""
-        parts = (self.weight, self.bias, weight_gradient, bias_gradient, *self.moments, self.steps)
-        for config, (weight, bias, *gradients, m1, m2, n1, n2, steps) in zip(
-            self.configs, zip(*parts, strict=True), strict=True
+        gradients = zip(weight_gradient, bias_gradient, strict=True)
+        for config, *state in zip(
+            self.configs, self.parameters, gradients, self.first, self.second, self.steps, strict=True
         ):
+            parameters, gradient, first, second, steps = map(list, state)
             adamw(
-                [weight, bias],
-                gradients,
-                [m1, n1],
-                [m2, n2],
+                parameters,
+                gradient,
+                first,
+                second,
                 [],
-                list(steps),
+                steps,
                 fused=True,
                 amsgrad=False,
                 beta1=0.9,
@@ -255,6 +256,12 @@ class _HeadBatch:
         weights = torch.from_numpy(self.task.weights[part])
         held_out = folds[:, None] == torch.arange(self.models)[None, :]
         return (weights[:, None] * ~held_out).to(self.device)
+
+    def _features(self, part: IntArray) -> Tensor:
+        """Scaled features of some rows; small sets are read and scaled once."""
+        if self.kept is not None:
+            return self.kept[torch.from_numpy(part)]
+        return self._scaled(self.task.features.read(self.task.rows[part]))
 
     def _scaled(self, features: FloatArray) -> Tensor:
         return (torch.from_numpy(features).to(self.device) - self.mean) / self.std
