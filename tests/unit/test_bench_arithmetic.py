@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.bench import quality
+from tests.bench import quality, search
 from tests.bench.harness import command
-from tests.bench.harness.data import choose_flips, synthetic_image
+from tests.bench.harness.data import choose_flips, synthetic_image, synthetic_set, without_dropped
 from tests.bench.harness.extrapolation import fit_line, least_epochs
 from tests.bench.harness.memory import Peaks, family, sizes_of
 from tests.bench.harness.report import Target
@@ -161,3 +162,25 @@ def test_probe_job_of_quality_trains_the_heads_of_the_default_one() -> None:
     default = SearchSpec()
     probe = quality.spec(quality.PROBE, 0, None)["search"]["numTrials"]
     assert probe == default.num_trials - default.max_fine_tune_trials
+
+
+def test_photos_that_the_test_split_repeats_are_taken_out(tmp_path: Path) -> None:
+    synthetic_set(tmp_path / "photos" / "train", 24, kinds=2, width=64, height=64)
+    synthetic_set(tmp_path / "photos" / "test", 16, kinds=2, width=64, height=64, seed=1)
+    repeated = tmp_path / "photos/test/kind-00/000004.jpg"
+    shutil.copy(repeated, tmp_path / "photos/train/kind-00/copy.jpg")
+    clean = without_dropped(tmp_path / "photos", tmp_path / "clean")
+    before, after = (
+        {str(one.relative_to(folder)) for one in folder.rglob("*.jpg")}
+        for folder in (tmp_path / "photos", clean)
+    )
+    assert before - after == {"train/kind-00/copy.jpg"}
+    assert after < before
+
+
+def test_epoch_of_a_script_counts_the_processors_of_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    outcome = {"trialSeconds": [40.0, 60.0], "epochs": 10}
+    assert search.epoch_seconds(outcome, 1) == pytest.approx(2.5)
+    assert search.epoch_seconds(outcome, 2) == pytest.approx(5.0)
+    assert search.epoch_seconds(outcome, 8) == pytest.approx(10.0)

@@ -15,12 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
+from tests.bench.harness import command
 from tests.bench.harness.report import REPOSITORY, say, skip
 
 from tunesmith.cli import DEFAULT_CACHE
 from tunesmith.fetch.weights import fetch_weights
 from tunesmith_api.reasons import TunesmithError
+from tunesmith_api.training_job import TrainingJob
+from tunesmith_package.store import open_store
+from tunesmith_trainer.events import Events
+from tunesmith_trainer.prepare.dataset import DROPPED
+from tunesmith_trainer.prepare.prepare import prepare_dataset
+from tunesmith_trainer.workspace import Workspace
 
 PHOTOS = Path(os.environ.get("TUNESMITH_PHOTOS", REPOSITORY.parent / "shared" / "data"))
 """Photo sets with train/ and test/ (or val/) folders; their licences keep them out of the repository."""
@@ -64,6 +73,25 @@ def part_of(source: Path, target: Path, per_class: int | None) -> Path:
         copy.mkdir(parents=True)
         for image in images_of(folder)[:per_class]:
             shutil.copy(image, copy)
+    return target
+
+
+def without_dropped(source: Path, target: Path) -> Path:
+    """A copy of a photo set without the images that the default checks drop: repeated, or in two splits."""
+    shutil.rmtree(target, ignore_errors=True)
+    spec = TrainingJob.model_validate(
+        command.job("checks", source, Path("none.safetensors"), target / ".store")
+    ).spec
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "events.jsonl").open("w") as stream:
+        store = open_store((Path(folder) / "store").as_uri())
+        workspace = Workspace(store, "jobs/checks/alone/", Path(folder) / "cache")
+        prepare_dataset(spec, workspace, Events(stream))
+        index = pq.read_table(next(Path(folder).glob("cache/datasets/*/index.parquet")))
+    used = index.filter(pc.not_equal(index["split"], DROPPED))["path"].to_pylist()
+    for path in used:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / path, target / path)
+    say(f"{index.num_rows - len(used)} photos of {index.num_rows} are left out by the default checks")
     return target
 
 

@@ -175,13 +175,16 @@ def _batches(task: HeadTask, configs: Sequence[HeadConfig], models: int, device:
 class _HeadBatch:
     """H heads with M models each; column ``(h, m, k)`` of the product is class k of model m of head h.
 
-    Model m does not see fold m; with M of F + 1 the last one sees all rows.
+    Model m does not see fold m; with M of F + 1 the last one sees all rows. Inside, the heads lie in the
+    order of their epochs, so that those still in training are always the first ones.
     """
 
     def __init__(
         self, task: HeadTask, scaling: Scaling, configs: Sequence[HeadConfig], models: int, device: str
     ) -> None:
-        self.task, self.configs, self.models, self.device = task, configs, models, device
+        self.task, self.models, self.device = task, models, device
+        order = np.argsort([-config.epochs for config in configs], kind="stable")
+        self.configs, self.place = [configs[at] for at in order], np.argsort(order)
         columns = self.models * task.num_classes
         size = (len(configs), task.features.dim, columns)
         self.weight = torch.zeros(size, device=device)
@@ -190,12 +193,11 @@ class _HeadBatch:
         self.std = torch.from_numpy(scaling.std).to(device)
         small = len(task.rows) * task.features.dim <= MAX_KEPT
         self.kept = self._scaled(task.features.read(task.rows)) if small else None
-        self.smoothing = torch.tensor([c.label_smoothing for c in configs], device=device)
-        # Views, by head: weight and bias, first moments, second moments, steps.
-        self.parameters = list(zip(self.weight, self.bias, strict=True))
+        self.smoothing = torch.tensor([one.label_smoothing for one in self.configs], device=device)
+        # By head: [weight, bias], their first and second moments, and the steps so far; all are views.
+        self.parameters = _by_head(self.weight, self.bias)
         self.first, self.second = (
-            list(zip(torch.zeros_like(self.weight), torch.zeros_like(self.bias), strict=True))
-            for _ in range(2)
+            _by_head(torch.zeros_like(self.weight), torch.zeros_like(self.bias)) for _ in range(2)
         )
         self.steps = [list(torch.zeros(2, device=device)) for _ in configs]
 
@@ -204,23 +206,24 @@ class _HeadBatch:
         count = len(self.task.rows)
         steps = math.ceil(count / BATCH_SIZE)
         order = np.random.default_rng(self.task.seed)
-        for epoch in range(max(config.epochs for config in self.configs)):
+        for epoch in range(self.configs[0].epochs):
+            heads = sum(config.epochs > epoch for config in self.configs)
             shuffled = order.permutation(count)
             for step in range(steps):
                 part = np.sort(shuffled[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])
-                self._step(part, epoch + step / steps)
+                self._step(heads, part, epoch + step / steps)
 
-    def _step(self, part: IntArray, epoch: float) -> None:
-        """One AdamW step of all models on the same rows, with the gradient of the softmax written out."""
+    def _step(self, heads: int, part: IntArray, epoch: float) -> None:
+        """One AdamW step of the first heads on some rows, with the gradient of the softmax written out."""
         task = self.task
         features = self._features(part)
         labels = torch.from_numpy(task.labels[part]).to(self.device)
-        heads, classes = len(self.configs), task.num_classes
-        logits = (features @ self.weight).add_(self.bias[:, None, :])
+        classes, smoothing = task.num_classes, self.smoothing[:heads]
+        logits = (features @ self.weight[:heads]).add_(self.bias[:heads, None, :])
         error = _softmax(logits.view(heads, len(part), self.models, classes))
-        error -= (self.smoothing / classes)[:, None, None, None]
+        error -= (smoothing / classes)[:, None, None, None]
         # Indexing with two lists puts their common dimension first: [b, H, M].
-        error[:, torch.arange(len(part)), :, labels] -= (1 - self.smoothing)[None, :, None]
+        error[:, torch.arange(len(part)), :, labels] -= (1 - smoothing)[None, :, None]
         importance = self._importance(part)
         error *= (importance / importance.sum(0).clamp_min(1e-12))[None, :, :, None]
         gradient = error.view(heads, len(part), -1)
@@ -228,18 +231,15 @@ class _HeadBatch:
 
     def _update(self, weight_gradient: Tensor, bias_gradient: Tensor, epoch: float) -> None:
         """Let AdamW change each head by its own learning rate and weight decay."""
-        gradients = zip(weight_gradient, bias_gradient, strict=True)
-        for config, *state in zip(
-            self.configs, self.parameters, gradients, self.first, self.second, self.steps, strict=True
-        ):
-            parameters, gradient, first, second, steps = map(list, state)
+        for head, gradient in enumerate(zip(weight_gradient, bias_gradient, strict=True)):
+            config = self.configs[head]
             adamw(
-                parameters,
-                gradient,
-                first,
-                second,
+                self.parameters[head],
+                list(gradient),
+                self.first[head],
+                self.second[head],
                 [],
-                steps,
+                self.steps[head],
                 fused=True,
                 amsgrad=False,
                 beta1=0.9,
@@ -275,7 +275,7 @@ class _HeadBatch:
             logits = logits.reshape(heads, len(chunk), self.models, classes)
             folds = task.folds[part]
             inside = np.flatnonzero(folds >= 0)
-            held_out[:, part][:, inside] = logits[:, inside, folds[inside]]
+            held_out[:, part][:, inside] = logits[self.place][:, inside, folds[inside]]
         return held_out
 
     def heads(self) -> list[Head]:
@@ -284,8 +284,12 @@ class _HeadBatch:
         weight = self.weight.view(heads, -1, self.models, classes)[:, :, -1] / self.std[None, :, None]
         bias = self.bias.view(heads, self.models, classes)[:, -1]
         bias = bias - torch.einsum("d,hdk->hk", self.mean, weight)
-        pairs = zip(weight.cpu().numpy(), bias.cpu().numpy(), strict=True)
+        pairs = zip(weight.cpu().numpy()[self.place], bias.cpu().numpy()[self.place], strict=True)
         return [Head(np.ascontiguousarray(w.T), b) for w, b in pairs]
+
+
+def _by_head(weight: Tensor, bias: Tensor) -> list[list[Tensor]]:
+    return [[one, other] for one, other in zip(weight, bias, strict=True)]
 
 
 def _softmax(logits: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ STOP_SECONDS = 4.0
 
 IDLE_MILLISECONDS = 3_600_000
 """How long a worker process may wait for its next trial."""
+LAUNCH_SECONDS = 1.0
+"""How long a start waits at most for the processes to run."""
 NODE_SECONDS = 30.0
 """How long to ask often; then Ray's own patience begins."""
 START_ATTEMPTS = 3
@@ -61,12 +63,17 @@ class LocalRay:
         self._error: Exception | None = None
         self._folder: str | None = None
         self._thread: threading.Thread | None = None
-        self._ready, self._over = threading.Event(), threading.Event()
+        self._launched, self._ready, self._over = (threading.Event() for _ in range(3))
 
     def start(self) -> None:
-        """Start Ray in a thread. Off the main thread Ray leaves the process's handler of SIGTERM alone."""
+        """Start Ray in a thread. Off the main thread Ray leaves the process's handler of SIGTERM alone.
+
+        Returns when Ray's processes run, which takes a tenth of a second; a caller that imports meanwhile
+        would make it half a second.
+        """
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
         self._thread.start()
+        self._launched.wait(LAUNCH_SECONDS)
 
     def wait(self) -> None:
         """Wait until Ray is ready.
@@ -97,7 +104,7 @@ class LocalRay:
             parent = _temporary_folder()
             remove_leftovers(parent)
             self._folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
-            _init(self.slots, self.gpus, self.preload, self._folder)
+            _init(self.slots, self.gpus, self.preload, self._folder, self._launched)
             self._ready.set()
             self._over.wait()
             _shutdown()
@@ -105,10 +112,13 @@ class LocalRay:
             self._error = error
             _shutdown()
         finally:
+            self._launched.set()
             self._ready.set()
 
 
-def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> None:
+def _init(
+    slots: int, gpus: int | None, preload: Sequence[str], folder: str, launched: threading.Event
+) -> None:
     import ray
     from ray._private.node import Node
     from ray._private.state import GlobalState
@@ -118,7 +128,8 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
         stack.enter_context(_keeping_sigterm())
         for name in UNNEEDED:
             stack.enter_context(_replaced(Node, name, lambda original: lambda *args, **kwargs: None))
-        stack.enter_context(_replaced(GlobalState, "get_node", _asking_often))
+        asking = functools.partial(_asking_often, launched)
+        stack.enter_context(_replaced(GlobalState, "get_node", asking))
         start = functools.partial(
             ray.init,
             address="local",
@@ -149,13 +160,16 @@ def _init(slots: int, gpus: int | None, preload: Sequence[str], folder: str) -> 
                 ray.shutdown()
 
 
-def _asking_often(original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+def _asking_often(
+    launched: threading.Event, original: Callable[[Any, str], Any]
+) -> Callable[[Any, str], Any]:
     """Ray's ``GlobalState.get_node``, noticing soon that the node is there.
 
-    Ray asks once, as a rule a moment too early, and then sleeps for a second.
+    Ray asks once, as a rule a moment too early, and then sleeps for a second. Its processes run by then.
     """
 
     def get_node(state: Any, node: str) -> Any:
+        launched.set()
         last = time.monotonic() + NODE_SECONDS
         while all(one["NodeID"] != node for one in state.node_table()) and time.monotonic() < last:
             time.sleep(0.02)
