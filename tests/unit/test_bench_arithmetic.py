@@ -184,3 +184,12 @@ def test_epoch_of_a_script_counts_the_processors_of_its_trials(monkeypatch: pyte
     assert search.epoch_seconds(outcome, 1) == pytest.approx(2.5)
     assert search.epoch_seconds(outcome, 2) == pytest.approx(5.0)
     assert search.epoch_seconds(outcome, 8) == pytest.approx(10.0)
+
+
+def test_search_that_was_not_run_whole_is_said_to_take_the_least() -> None:
+    points = [{"trials": 4, "seconds": 700.0, "epochs": 35}, {"trials": 8, "seconds": 400.0, "epochs": 25}]
+    seconds, how = search.expected_seconds(64, 12, points)
+    assert seconds == pytest.approx(16 * least_epochs(64, max_epochs=12))
+    assert "at the least" in how
+    assert search.expected_seconds(8, 12, points) == (400.0, "as measured")
+    assert search.expected_seconds(64, 12, points[1:])[0] == pytest.approx(seconds)
