@@ -1,6 +1,7 @@
 """Linear heads trained in bulk."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from tunesmith_api.reasons import SearchFailed
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import (
+    Head,
     HeadConfig,
     HeadTask,
     TrainedHead,
@@ -19,6 +22,7 @@ from tunesmith_trainer.search.heads import (
     measure_scaling,
     train_heads,
 )
+from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.selection import judge, stratified_folds
 
 
@@ -161,3 +165,18 @@ def test_heads_beyond_the_memory_bound_train_in_several_passes(
     pieces = train(task, configs)
     assert len(pieces) == 5
     np.testing.assert_allclose(whole[4].head.weight, pieces[4].head.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_head_that_diverges_on_all_images_ends_the_search_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = TrainedHead(
+        Head(np.full((2, 3), np.nan, np.float32), np.zeros(2, np.float32)), np.zeros((1, 2), np.float32)
+    )
+    monkeypatch.setattr("tunesmith_trainer.search.probes.train_heads", lambda *args, **kwargs: [broken])
+    probes = object.__new__(Probes)
+    monkeypatch.setattr(probes, "head_task", lambda *args: None)
+    probes.context = SimpleNamespace(device=SimpleNamespace(type="cpu"))  # type: ignore[assignment]
+    nothing = np.empty(0, np.int64)
+    with pytest.raises(SearchFailed, match="diverged"):
+        probes.train_head("mobilenet_v2", HeadConfig(), nothing, nothing)

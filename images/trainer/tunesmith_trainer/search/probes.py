@@ -168,9 +168,19 @@ class Probes:
         return self.train_head(trial.backbone, head_config(trial.parameters), part, folds)
 
     def train_head(self, backbone: str, config: HeadConfig, part: IntArray, folds: IntArray) -> TrainedHead:
-        """Train one head on some of the rows."""
+        """Train one head on some of the rows.
+
+        Raises:
+            SearchFailed: it diverged, although the models of its cross-validation did not.
+        """
         task = self.head_task(backbone, part, folds)
-        return train_heads(task, [config], device=self.context.device.type)[0]
+        trained = train_heads(task, [config], device=self.context.device.type)[0]
+        if not np.isfinite(trained.head.weight).all():
+            raise SearchFailed(
+                f"A linear head on {backbone} diverged when it was trained on all of its images.",
+                "Lower the learning rate in spec.search.parameters.",
+            )
+        return trained
 
     def find_suspects(self) -> None:
         """Look for wrong labels; with labelNoise: Drop they get no weight from here on."""
