@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunesmith import __version__
+from tunesmith.files import default_cache
 from tunesmith_api.reasons import EXIT_CODES, Reason, TunesmithError, exit_code
 
 DEBUG = "TUNESMITH_DEBUG"
@@ -53,7 +54,7 @@ CacheDir = Annotated[
         show_default="~/.cache/tunesmith",
     ),
 ]
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
+DEFAULT_CACHE = default_cache()
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json for programs.")]
 Model = Annotated[

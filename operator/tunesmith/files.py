@@ -1,10 +1,15 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Files that appear whole or not at all, their digests, and where those go that can be made again."""
 
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+
+def default_cache() -> Path:
+    """Where what can be made again is kept, unless somebody says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
 
 
 def sha256_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Reading the YAML file that ``tunesmith run`` is given."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,30 @@ def read_job_file(path: Path, name: str | None = None) -> JobFile:
     remarks = []
     if job.spec.suspend:
         remarks.append("spec.suspend is true, so a cluster would wait; here the job runs.")
+    remarks += list(_secrets_by_environment(job))
     if deployments:
         remarks.append(
             f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serving is done by "
             "`tunesmith serve`, which is not in this version."
         )
     return JobFile(with_absolute_addresses(job, path.absolute().parent), tuple(remarks))
+
+
+def _secrets_by_environment(job: TrainingJob) -> Iterator[str]:
+    """Where the keys of a Secret come from on a machine that has no Secrets."""
+    spec = job.spec
+    named = [("DATASET", "spec.dataset.secretRef", spec.dataset.secret_ref)]
+    named += [("STORE", "spec.store.secretRef", spec.store.secret_ref)]
+    named += [
+        (f"BACKBONE_{index}", f"spec.backbones[{index}].weightsSecretRef", one.weights_secret_ref)
+        for index, one in enumerate(spec.backbones)
+    ]
+    for purpose, field, reference in named:
+        if reference is not None:
+            yield (
+                f"{field} names the Secret {reference.name}; here its keys are the variables "
+                f"TUNESMITH_{purpose}_AWS_ACCESS_KEY_ID and so on, or those without TUNESMITH_{purpose}_."
+            )
 
 
 def _chosen(jobs: list[TrainingJob], path: Path, name: str | None) -> TrainingJob:

@@ -299,19 +299,25 @@ def _type_name(value: object) -> str:
 def shown(value: Any) -> str:
     """A value as the server writes it into a sentence."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return json.dumps(_whole(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return _go_json(value)
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return str(value)
     return _go_float(float(value))
 
 
-def _whole(value: Any) -> Any:
-    """Go's JSON writes 2.0 as 2 inside lists and objects."""
+def _go_json(value: Any) -> str:
+    """A value as Go's JSON writes it: 2.0 as 2, and floats with an exponent only below 1e-6 and from 1e21."""
     if isinstance(value, Mapping):
-        return {key: _whole(child) for key, child in value.items()}
+        pairs = (f"{_go_json(str(key))}:{_go_json(value[key])}" for key in sorted(value))
+        return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
-        return [_whole(child) for child in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return f"[{','.join(map(_go_json, value))}]"
+    if not isinstance(value, float):
+        return json.dumps(value, ensure_ascii=False)
+    if 1e-6 <= abs(value) < 1e21 or value == 0:
+        return f"{Decimal(int(value) if value.is_integer() else repr(value)):f}"
+    mantissa, _, exponent = _go_float(value).partition("e")
+    return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
 
 
 def _go_float(value: float) -> str:

@@ -33,6 +33,14 @@ _SUBDOMAIN_SENTENCE = (
     "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     f"'{_SUBDOMAIN}')"
 )
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABEL_SENTENCE = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
+    "and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    f"'{_LABEL}')"
+)
+ANNOTATION_BYTES = 256 * 1024
+"""Of all annotations of an object together."""
 _KEY = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _KEY_SENTENCE = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
@@ -57,6 +65,9 @@ def decoding_errors(metadata: object) -> Iterator[str]:
     for field in ("name", "namespace", "generateName"):
         if not isinstance(metadata.get(field), str | None):
             yield _cannot_unmarshal(metadata[field], field, "string")
+    for field, wanted in (("finalizers", "[]string"), ("ownerReferences", "[]v1.OwnerReference")):
+        if not isinstance(metadata.get(field), list | None):
+            yield _cannot_unmarshal(metadata[field], field, wanted)
     for field in ("labels", "annotations"):
         pairs = metadata.get(field)
         if pairs is None:
@@ -78,6 +89,19 @@ def metadata_violations(metadata: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation("metadata.name", f"Invalid value: {shown(name)}: must be no more than 253 characters")
     elif not re.fullmatch(_SUBDOMAIN, name):
         yield Violation("metadata.name", f"Invalid value: {shown(name)}: {_SUBDOMAIN_SENTENCE}")
+    if namespace := metadata.get("namespace"):
+        for sentence in _namespace_errors(namespace):
+            yield Violation("metadata.namespace", f"Invalid value: {shown(namespace)}: {sentence}")
+    for finalizer in metadata.get("finalizers") or ():
+        for sentence in _key_errors(str(finalizer)):
+            yield Violation("metadata.finalizers", f"Invalid value: {shown(finalizer)}: {sentence}")
+    for owner in metadata.get("ownerReferences") or ():
+        yield from _owner_violations(owner)
+    annotations = metadata.get("annotations") or {}
+    size = sum(len(key.encode()) + len((value or "").encode()) for key, value in annotations.items())
+    if size > ANNOTATION_BYTES:
+        too_long = f"Too long: may not be more than {ANNOTATION_BYTES} bytes"
+        yield Violation("metadata.annotations", too_long, blocking=True)
     for field in ("labels", "annotations"):
         for key, value in (metadata.get(field) or {}).items():
             for sentence in _key_errors(key.lower() if field == "annotations" else key):
@@ -85,6 +109,20 @@ def metadata_violations(metadata: Mapping[str, Any]) -> Iterator[Violation]:
             if field == "labels":
                 for sentence in _label_errors(value or ""):
                     yield Violation("metadata.labels", f"Invalid value: {shown(value)}: {sentence}")
+
+
+def _owner_violations(owner: Mapping[str, Any]) -> Iterator[Violation]:
+    for field in ("apiVersion", "kind", "name", "uid"):
+        if not owner.get(field):
+            what = "version must not be empty" if field == "apiVersion" else "must not be empty"
+            yield Violation(f"metadata.ownerReferences.{field}", f'Invalid value: "": {what}')
+
+
+def _namespace_errors(namespace: str) -> Iterator[str]:
+    if len(namespace) > 63:
+        yield "must be no more than 63 bytes"
+    if not re.fullmatch(_LABEL, namespace):
+        yield _LABEL_SENTENCE
 
 
 def _key_errors(key: str) -> Iterator[str]:

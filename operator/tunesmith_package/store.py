@@ -18,6 +18,9 @@ from tunesmith_package.patience import Patience
 AFTER_FULL = "What is there is kept: make room and run the same command again."
 """What to do when a store or a disk has no room; every write is whole or not there."""
 
+PATIENCE_SECONDS = 300.0
+"""How long a store may stay away unless somebody says otherwise."""
+
 _KEY_BYTES = 1024  # S3's own limit, counted in UTF-8
 
 
@@ -118,7 +121,7 @@ def open_store(
     uri: str,
     *,
     credentials: Mapping[str, str] | None = None,
-    patience_seconds: float = 300,
+    patience_seconds: float = PATIENCE_SECONDS,
     on_wait: Callable[[str], None] | None = None,
 ) -> Store:
     """Open the store at an address; nothing is read or written yet.

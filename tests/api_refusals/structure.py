@@ -201,6 +201,28 @@ METADATA = (
         f'metadata.name: Invalid value: "Flowers": {_DNS}',
         f"metadata.name: Invalid value: {_JOB_NAME}",
     ),
+    job(
+        "annotations of more than 256 KiB",
+        {"metadata.annotations": {"note": "x" * 262_144}},
+        "metadata.annotations: Too long: may not be more than 262144 bytes",
+    ),
+    job(
+        "a finalizer that is no qualified name",
+        {"metadata.finalizers": ["foo bar"]},
+        'metadata.finalizers: Invalid value: "foo bar": name part must consist of alphanumeric characters, '
+        "'-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or "
+        "'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+    ),
+    job(
+        "finalizers that are no list",
+        {"metadata.finalizers": "foo"},
+        "json: cannot unmarshal string into Go struct field ObjectMeta.finalizers of type []string",
+    ),
+    job(
+        "an owner that is not named",
+        {"metadata.ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "uid": "1"}]},
+        'metadata.ownerReferences.name: Invalid value: "": must not be empty',
+    ),
     job("a name with dots", {"metadata.name": "a.b"}, f"metadata.name: Invalid value: {_JOB_NAME}"),
     job("a name of 64 letters", {"metadata.name": "a" * 64}, f"metadata.name: Invalid value: {_JOB_NAME}"),
     deployment(

@@ -14,6 +14,7 @@ from tests.api_refusals import (
     changed,
 )
 
+from tunesmith_api.admission import shown
 from tunesmith_api.crd import KINDS
 from tunesmith_api.reasons import EXIT_CODES, Reason, SpecInvalid
 from tunesmith_api.rules import EXTENSION
@@ -107,3 +108,25 @@ def test_load_documents_one_violation_stands_on_one_line_as_kubectl_prints_it() 
 def test_validate_object_status_in_a_file_is_ignored_as_the_server_ignores_it() -> None:
     job = validate_object({**TRAINING_JOB, "status": {"phase": "Nonsense"}})
     assert job.status is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1e-7], "[1e-7]"),
+        ([1e-05], "[0.00001]"),
+        ({"a": 2.0, "b": [1e21, 1.5e300]}, '{"a":2,"b":[1e+21,1.5e+300]}'),
+        ([1e20, -0.5], "[100000000000000000000,-0.5]"),
+        (1e-7, "1e-07"),
+        ("ä", '"ä"'),
+        ([None, True, {}], "[null,true,{}]"),
+    ],
+)
+def test_shown_numbers_are_written_as_the_server_writes_them(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize("namespace", ["../../elsewhere", "a.b", "Prod", "a" * 64, "a/b"])
+def test_validate_object_a_namespace_that_is_no_label_is_refused(namespace: str) -> None:
+    with pytest.raises(SpecInvalid, match=r"metadata\.namespace: Invalid value"):
+        validate_object(changed(TRAINING_JOB, {"metadata.namespace": namespace}))

@@ -14,6 +14,7 @@ from tunesmith_api.training_job import TrainingJob
 from tunesmith_package.inference import Predictor
 from tunesmith_package.manifest import PackageHeader
 from tunesmith_package.package import publish_package
+from tunesmith_trainer.credentials import STORE, credentials_for
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import Dataset
@@ -113,6 +114,7 @@ class Release:
             self.workspace.store,
             self.job.name,
             cache=self.workspace.cache_dir / "packages",
+            credentials=credentials_for(STORE),
             on_skip=self.events.note,
         )
 

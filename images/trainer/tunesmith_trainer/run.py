@@ -24,6 +24,7 @@ from tunesmith_api.status import DatasetStatus, SearchStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
+from tunesmith_trainer.credentials import DATASET, STORE, credentials_for, weights_of
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import Dataset
@@ -78,15 +79,20 @@ class JobRun:
         self.board = StatusBoard(events, lambda: datetime.now(UTC))
         self.device: Device = find_device(device, self.spec.transfer.precision)
         torch.set_num_threads(self.device.threads)
-        self.store: Store = self._open(self.spec.store.uri)
+        self.store: Store = self._open(self.spec.store.uri, STORE)
         if self.spec.compute.workers:
             raise SpecInvalid(
                 "compute.workers asks for several machines, and this runs on one.",
                 "Set spec.compute.workers to 0.",
             )
 
-    def _open(self, uri: str) -> Store:
-        return open_store(uri, patience_seconds=self.patience, on_wait=self.events.note)
+    def _open(self, uri: str, purpose: str) -> Store:
+        return open_store(
+            uri,
+            credentials=credentials_for(purpose),
+            patience_seconds=self.patience,
+            on_wait=self.events.note,
+        )
 
     def run(self) -> None:
         """Run or continue the job to its end.
@@ -98,7 +104,12 @@ class JobRun:
         self.board.condition(
             TrainingJobCondition.ADMITTED, "True", Reason.RUNNING, f"Running on {platform.node()}."
         )
-        listing = list_source(self.spec, on_wait=self.events.note)
+        listing = list_source(
+            self.spec,
+            credentials_for(DATASET),
+            patience_seconds=self.patience,
+            on_wait=self.events.note,
+        )
         key = run_key(self.job, listing)
         prefix = f"jobs/{self.job.name}/{key}/"
         owner = f"process {os.getpid()} on {platform.node()}"
@@ -136,7 +147,14 @@ class JobRun:
         self.board.enter("Preparing")
         finished = self.workspace.read_marker("prepare") is not None
         with self.events.stage("prepare", reused=finished):
-            dataset = prepare_dataset(self.spec, self.workspace, self.events, listing=listing)
+            dataset = prepare_dataset(
+                self.spec,
+                self.workspace,
+                self.events,
+                credentials_for(DATASET),
+                patience_seconds=self.patience,
+                listing=listing,
+            )
         self.board.update(dataset=DatasetStatus.model_validate(dataset.status()))
         self.board.condition(
             TrainingJobCondition.DATA_READY,
@@ -214,14 +232,16 @@ class JobRun:
 
     def load_backbone(self, name: str) -> Pretrained:
         """Build a backbone of the spec with the weights that it names."""
-        backbone = next(one for one in self.spec.backbones if one.name == name)
+        index, backbone = next(
+            (index, one) for index, one in enumerate(self.spec.backbones) if one.name == name
+        )
         size = self.spec.transfer.image_size
         if backbone.weights_uri is None:
             return load_backbone(name, size, weights=backbone.weights_name, weights_file=None)
         folder, _, file = backbone.weights_uri.rpartition("/")
         target = self.scratch / f"{name}.safetensors"
         try:
-            self._open(folder).download(file, target)
+            self._open(folder, weights_of(index)).download(file, target)
         except TunesmithError as error:
             if error.reason is not Reason.OBJECT_MISSING:
                 raise

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_package.preprocess import Preprocess
+from tunesmith_package.store import PATIENCE_SECONDS
 from tunesmith_trainer.prepare.findings import Evidence, Finding
 from tunesmith_trainer.prepare.pixels import PixelStore
 
@@ -70,6 +71,7 @@ class Dataset:
         format: Folder, Manifest, WebDataset or the name of torchvision's class.
         sealed: whether the test rows are out of reach.
         credentials: for reading the source again; never written down.
+        patience_seconds: how long the source's store may stay away then.
     """
 
     directory: Path
@@ -91,6 +93,7 @@ class Dataset:
     format: str
     sealed: bool = False
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    patience_seconds: float = PATIENCE_SECONDS
 
     def __len__(self) -> int:
         """N, the dropped images included."""
@@ -155,7 +158,7 @@ class Dataset:
     def _source(self) -> Source:
         from tunesmith_trainer.prepare.sources import open_source
 
-        return open_source(self.uri, self.format, self.credentials)
+        return open_source(self.uri, self.format, self.credentials, self.patience_seconds)
 
     @cached_property
     def _index(self) -> pa.Table:
@@ -169,12 +172,18 @@ class Dataset:
         return state
 
     @classmethod
-    def load(cls, directory: Path, credentials: Mapping[str, str] | None = None) -> Dataset:
+    def load(
+        cls,
+        directory: Path,
+        credentials: Mapping[str, str] | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> Dataset:
         """Read a dataset that this machine has prepared or fetched.
 
         Args:
             directory: a folder that `prepare_dataset` returned as ``Dataset.directory``.
             credentials: for `source_bytes`, where the source needs some.
+            patience_seconds: how long the source's store may stay away then.
 
         Raises:
             DatasetInvalid: the folder holds no whole dataset, or its pixels are gone.
@@ -190,12 +199,11 @@ class Dataset:
             raise DatasetInvalid(
                 f"{directory} was written by another version of Tunesmith.", "Delete it and run it again."
             )
-        return _assemble(directory, facts, table, credentials or {})
+        dataset = _assemble(directory, facts, table)
+        return replace(dataset, credentials=credentials or {}, patience_seconds=patience_seconds)
 
 
-def _assemble(
-    directory: Path, facts: dict[str, Any], table: pa.Table, credentials: Mapping[str, str]
-) -> Dataset:
+def _assemble(directory: Path, facts: dict[str, Any], table: pa.Table) -> Dataset:
     preprocess = Preprocess.from_json(json.dumps(facts["preprocess"]))
     pixels = PixelStore.open(directory / PIXELS_FILE, preprocess.image_size)
     slices = {
@@ -221,7 +229,6 @@ def _assemble(
         skipped=facts["skipped"],
         uri=facts["uri"],
         format=facts["sourceFormat"],
-        credentials=credentials,
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tunesmith_api.reasons import DatasetInvalid, ObjectMissing
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_package.preprocess import Preprocess
+from tunesmith_package.store import PATIENCE_SECONDS
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare import checks, duplicates, split
 from tunesmith_trainer.prepare.dataset import (
@@ -51,6 +52,7 @@ def prepare_dataset(
     events: Events,
     credentials: Mapping[str, str] | None = None,
     *,
+    patience_seconds: float = PATIENCE_SECONDS,
     listing: Listing | None = None,
 ) -> Dataset:
     """Prepare the dataset of a spec, or take over what an earlier process of the same run prepared.
@@ -60,6 +62,7 @@ def prepare_dataset(
         workspace: of this run; the marker ``prepare.json``, the index and the facts go to its store.
         events: is told the progress and each finding.
         credentials: for the dataset, boto3's names.
+        patience_seconds: how long the dataset's store may stay away.
         listing: what `list_source` returned, where the caller has listed the source already.
 
     Raises:
@@ -68,7 +71,9 @@ def prepare_dataset(
         DiskFull: the cache has no room; what is decoded is kept.
         StoreError: the dataset or the store cannot be read or written.
     """
-    listing = listing or list_source(spec, credentials, on_wait=events.note)
+    listing = listing or list_source(
+        spec, credentials, patience_seconds=patience_seconds, on_wait=events.note
+    )
     marker = workspace.read_marker(STAGE)
     directory = workspace.cache("datasets", hashlib.sha256(workspace.key("").encode()).hexdigest()[:32])
     if marker is not None:
@@ -80,7 +85,7 @@ def prepare_dataset(
         _restore(spec, listing, marker, workspace, directory, events)
     else:
         _prepare(spec, listing, workspace, directory, events)
-    dataset = Dataset.load(directory, credentials)
+    dataset = Dataset.load(directory, credentials, patience_seconds)
     for each in dataset.findings:
         events.emit("finding", check=each.check, count=each.count, policy=each.policy, sentence=each.sentence)
     return dataset

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
 from tunesmith_api.training_job import TrainingJobSpec
-from tunesmith_package.store import Store, open_store
+from tunesmith_package.store import PATIENCE_SECONDS, Store, open_store
 from tunesmith_trainer.prepare.files import SHARD_EXTENSION, TABLE_EXTENSIONS, Files, list_files
 from tunesmith_trainer.prepare.folder import list_folder
 from tunesmith_trainer.prepare.manifest import list_manifest
@@ -23,6 +23,7 @@ def list_source(
     spec: TrainingJobSpec | DatasetSpec,
     credentials: Mapping[str, str] | None = None,
     *,
+    patience_seconds: float = PATIENCE_SECONDS,
     on_wait: Callable[[str], None] | None = None,
 ) -> Listing:
     """List the dataset of a spec.
@@ -30,6 +31,7 @@ def list_source(
     Args:
         spec: a job's spec or its dataset part.
         credentials: boto3's variables for ``s3://``.
+        patience_seconds: how long the store may stay away.
         on_wait: told a sentence while the store does not answer.
 
     Raises:
@@ -42,15 +44,20 @@ def list_source(
         _without_slices(dataset)
         return list_torchvision(dataset.uri)
     root, name = split_address(dataset.uri)
-    store = open_store(root, credentials=credentials, on_wait=on_wait)
+    store = open_store(root, credentials=credentials, patience_seconds=patience_seconds, on_wait=on_wait)
     return _list_store(dataset, store, list_files(store), name)
 
 
-def open_source(uri: str, format: str, credentials: Mapping[str, str] | None = None) -> Source:
+def open_source(
+    uri: str,
+    format: str,
+    credentials: Mapping[str, str] | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Source:
     """Open a source to read single images of it again; nothing is listed."""
     if uri.startswith(TORCHVISION):
         return TorchvisionSource(uri)
-    store = open_store(split_address(uri)[0], credentials=credentials)
+    store = open_store(split_address(uri)[0], credentials=credentials, patience_seconds=patience_seconds)
     return ShardSource(store) if format == "WebDataset" else ObjectSource(store, format)
 
 
