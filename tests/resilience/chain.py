@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,14 @@ class Chain:
         course: of the undisturbed run.
         folder: for their files and their cache.
         job: what they run.
+        credentials: of its store, where that is a bucket.
     """
 
     trainers: Trainers
     course: Course
     folder: Path
     job: dict[str, Any]
+    credentials: Mapping[str, str]
     runs: list[Trainer] = field(default_factory=list)
     hit: list[str] = field(default_factory=list)
     finished: set[str] = field(default_factory=set)
@@ -112,7 +114,7 @@ class Chain:
     @property
     def store(self) -> Store:
         """The job's store."""
-        return open_store(self.job["spec"]["store"]["uri"])
+        return open_store(self.job["spec"]["store"]["uri"], credentials=self.credentials)
 
     def run(self, moments: Sequence[Moment], signals: Sequence[Signal]) -> None:
         """Disturb a run at each moment by the signal, then let the last one end."""
@@ -130,7 +132,7 @@ class Chain:
 
     def start(self) -> Trainer:
         """The same command again."""
-        self.runs.append(self.trainers.start(self.folder, self.job))
+        self.runs.append(self.trainers.start(self.folder, self.job, environment=self.credentials))
         return self.runs[-1]
 
     def reach(self, trainer: Trainer, moment: Moment) -> bool:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from tests.resilience.reference import Reference
+from tests.testbed.s3 import s3_bucket, s3_server
 from tests.testbed.tiny_job import Outcome, tiny_job, write_photos
 from tests.testbed.trainers import Trainers, running_trainers
 
 from tunesmith_package.store import open_store
+
+__all__ = ["s3_bucket", "s3_server"]
 
 
 @pytest.fixture(scope="session")
