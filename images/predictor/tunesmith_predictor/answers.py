@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Answers:
     options: Options
 
 
-def v1_document(answers: Answers, labels: Sequence[str]) -> dict[str, object]:
+def v1_document(answers: Answers, labels: Sequence[str]) -> dict[str, Any]:
     """The answer of the V1 protocol: a prediction for each instance, the most probable class first."""
     predictions = []
     for index, one in enumerate(answers.each):

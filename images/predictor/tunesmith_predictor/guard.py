@@ -8,6 +8,7 @@ client hangs up is cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith_predictor.refusals import Busy, Refused, TooLarge
 
+LINGER_SECONDS = 2.0
 _WITH_A_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -54,10 +56,10 @@ class Guard:
             if whole:
                 await self._pass_on(scope, bytes(body), receive, send)
         except Refused as refused:
-            await _refuse(refused, send)
+            await _refuse(refused, receive, send)
         except TimeoutError:
             late = f"The body was not here after {self._limits.seconds:g} s. Send it faster, or less of it."
-            await _refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, late), send)
+            await _refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, late), receive, send, linger=0)
         finally:
             self._held -= len(body)
 
@@ -107,9 +109,24 @@ class Guard:
             gone.cancel()
 
 
-async def _refuse(refused: Refused, send: Send) -> None:
-    """Answer without the application; the rest of the body is not read, so the connection has to end."""
-    headers = {"content-type": "application/json", "connection": "close", **refused.headers}
+async def _refuse(refused: Refused, receive: Receive, send: Send, *, linger: float = LINGER_SECONDS) -> None:
+    """Answer without the application, then throw away what still comes for a moment.
+
+    Most clients read no answer before they have sent their body, and lose it when the connection ends first.
+    """
+    body = orjson.dumps({"error": refused.message})
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **refused.headers,
+    }
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": int(refused.status), "headers": raw})
-    await send({"type": "http.response.body", "body": orjson.dumps({"error": refused.message})})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(linger):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
+    await send({"type": "http.response.body", "body": b""})

@@ -72,6 +72,7 @@ class PackageServer(ModelServer):  # type: ignore[misc]
             grace_period=settings.grace_seconds,
         )
         self._settings = settings
+        self._hurry = asyncio.Event()
         metrics = Metrics(identity, loaded.predictor.labels)
         self._engine = Engine(loaded.predictor, settings.engine, metrics.engine())
         metrics.in_flight.set_function(lambda: self._engine.in_flight)
@@ -105,16 +106,18 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         yield
 
     def _begin_to_end(self, rest: Any) -> None:
-        if not self._model.ready:  # the second signal: somebody is in a hurry
-            rest.force_exit = rest.should_exit = True
-            return
-        self._model.ready = False
-        self._ending = asyncio.ensure_future(self._end(rest))
+        if self._model.ready:
+            self._model.ready = False
+            self._ending = asyncio.ensure_future(self._end(rest))
+        else:  # the second signal: somebody is in a hurry
+            rest.force_exit = True
+            self._hurry.set()
 
     async def _end(self, rest: Any) -> None:
         """Not ready, then no new connections, then no more than the grace period for what is on its way."""
         logger.info("Asked to stop: taking requests for %g s more", self._settings.drain_seconds)
-        await asyncio.sleep(self._settings.drain_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._settings.drain_seconds)
         rest.should_exit = True
         if self._grpc_server:
             await self._grpc_server.stop()
