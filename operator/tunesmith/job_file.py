@@ -53,8 +53,8 @@ def read_job_file(path: Path, name: str | None = None) -> JobFile:
         remarks.append("spec.suspend is true, so a cluster would wait; here the job runs.")
     if deployments:
         remarks.append(
-            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serving is done by "
-            "`tunesmith serve`, which is not in this version."
+            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serve the model "
+            "afterwards with `tunesmith serve`."
         )
     return JobFile(with_absolute_addresses(job, path.absolute().parent), tuple(remarks))
 
