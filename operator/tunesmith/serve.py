@@ -1,4 +1,4 @@
-"""``tunesmith serve``: a model package behind HTTP on this machine, by the predictor that runs in a cluster."""
+"""``tunesmith serve``: a model package behind HTTP on this machine, by the cluster's own predictor."""
 
 import importlib.util
 import os
