@@ -61,16 +61,8 @@ def _command(
     return [
         *(sys.executable, "-m", "tunesmith_predictor", "serve"),
         *("--model-dir", str(Path(package.directory).absolute()), "--model-name", name),
-        *(
-            "--digest",
-            package.digest,
-            "--host",
-            host,
-            "--http-port",
-            str(port),
-            "--grpc-port",
-            str(grpc_port),
-        ),
+        *("--digest", package.digest, "--host", host),
+        *("--http-port", str(port), "--grpc-port", str(grpc_port)),
         # Nobody balances requests over a laptop, so Ctrl-C need not wait until they go elsewhere.
         *("--drain-seconds", "0"),
         *(["--allow-unverified"] if allow_unverified else []),
