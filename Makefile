@@ -123,7 +123,7 @@ verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not 
 
 # Pins that still fit stay as they are. A version's list of hashes grows when its authors add a wheel for another
 # platform, so the check above compares versions and leaves the hashes to the installer.
-LOCK_FILES := tests/bootstrap.txt tests/requirements.txt images/trainer/requirements.txt
+LOCK_FILES := tests/bootstrap.txt tests/requirements.txt images/trainer/requirements.txt images/predictor/requirements.txt
 LOCKS :=
 .PHONY: lock
 lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions)
@@ -132,8 +132,9 @@ lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions
 	@if [ -n '$(LOCKS)' ]; then for lock in $(LOCK_FILES); do mkdir -p $(LOCKS)$${lock%/*}; cp $$lock $(LOCKS)$$lock; done; fi
 	@$(LOCK) $(LOCK_FLAGS) --group bootstrap --output-file $(LOCKS)tests/bootstrap.txt
 	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
-	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --extra trainer --constraint tests/requirements.txt \
-	  --output-file $(LOCKS)images/trainer/requirements.txt
+	@for image in trainer predictor; do \
+	  $(LOCK) $(LOCK_FLAGS) pyproject.toml --extra $$image --constraint tests/requirements.txt \
+	    --output-file $(LOCKS)images/$$image/requirements.txt; done
 
 .PHONY: clean
 clean: ## Remove the environment and what was built (the cache folder stays)

@@ -214,6 +214,35 @@ def predict(
     )
 
 
+@app.command(epilog="Example: `tunesmith serve result.json --port 8080`")
+def serve(
+    model: Model,
+    digest: Digest = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", help="Port for HTTP.")] = 8080,
+    grpc_port: Annotated[int, typer.Option("--grpc-port", help="Port for gRPC; 0 for none.")] = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name in the address; else the package's.")
+    ] = None,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Also a model that failed its gates, for study.")
+    ] = False,
+) -> None:
+    """Serve a model on this machine: KServe's V1 protocol and the Open Inference Protocol."""
+    from tunesmith.serve import serve_model
+
+    serve_model(
+        model,
+        console(),
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        name=name,
+        digest=digest,
+        allow_unverified=allow_unverified,
+    )
+
+
 @fetch_app.command("weights", epilog="Example: `tunesmith fetch weights resnet50 --to weights/`")
 def fetch_weights_command(
     backbone: Annotated[str, typer.Argument(help="A classification model of torchvision.")],

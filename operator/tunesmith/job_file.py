@@ -55,8 +55,8 @@ def read_job_file(path: Path, name: str | None = None) -> JobFile:
     remarks += list(_secrets_by_environment(job))
     if deployments:
         remarks.append(
-            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serving is done by "
-            "`tunesmith serve`, which is not in this version."
+            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serve the model "
+            "afterwards with `tunesmith serve`."
         )
     return JobFile(with_absolute_addresses(job, path.absolute().parent), tuple(remarks))
 

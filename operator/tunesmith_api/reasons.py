@@ -9,7 +9,7 @@ caused it and, through the exit code, what a pod says about its own end. The tre
     ├── StoreError ─ StoreUnreachable, StoreDenied, StoreFull, ObjectMissing
     ├── SecretMissing
     ├── WeightsMissing
-    ├── PackageError ─ PackageInvalid, DigestMismatch, ModelUnverified
+    ├── PackageError ─ PackageInvalid, DigestMismatch, ModelUnverified, SelfTestFailed
     ├── SearchFailed, Diverged, OutOfMemory, DeviceMissing
     ├── GateFailed
     ├── DiskFull, DeadlineExceeded
@@ -316,6 +316,12 @@ class ModelUnverified(PackageError):
     """The package did not pass its gates."""
 
     reason = Reason.MODEL_UNVERIFIED
+
+
+class SelfTestFailed(PackageError):
+    """The model does not say what its package promises."""
+
+    reason = Reason.SELF_TEST_FAILED
 
 
 class SearchFailed(TunesmithError):

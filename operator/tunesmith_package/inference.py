@@ -1,7 +1,6 @@
 """Predicting with a model package on ONNX Runtime, without torch."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tunesmith_api.reasons import PackageInvalid
 from tunesmith_package.activation import ActivationMap, class_activation, occlusion, overlay_png
 from tunesmith_package.preprocess import Float32Array, Preprocess, decode
+from tunesmith_package.processors import allowed_processors
 
 _MOST_THREADS = 8
 _DECODE_BATCH = 32  # bounds memory however many images are asked for
@@ -44,6 +44,7 @@ class Predictor:
         labels: the K class names, in the order of the model's outputs.
         preprocess: how images become its input.
         providers: ONNX Runtime's execution providers in use.
+        dimensions: D, the width of the embedding.
     """
 
     def __init__(
@@ -69,16 +70,22 @@ class Predictor:
         self.preprocess = read_preprocess(directory)
         self._session = _open_session(directory / "model.onnx", threads or default_threads(), providers)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        self._outputs = _checked_outputs(self._session, len(self.labels))
+        self._outputs, self.dimensions = _checked_outputs(self._session, len(self.labels))
 
     @property
     def has_feature_map(self) -> bool:
         """Whether class activation maps come from one inference instead of many."""
         return "feature_map" in self._outputs
 
-    def run(self, tensor: Float32Array) -> Outputs:
-        """Run the model on normalised images, float32 [n, 3, S, S], all in one batch."""
-        logits, embedding, *rest = self._session.run(self._outputs, {"image": tensor})
+    def run(self, tensor: Float32Array, *, feature_map: bool = True) -> Outputs:
+        """Run the model on normalised images, float32 [n, 3, S, S], all in one batch.
+
+        Args:
+            tensor: the images.
+            feature_map: False leaves the feature map out, which saves its copy.
+        """
+        wanted = self._outputs if feature_map else self._outputs[:2]
+        logits, embedding, *rest = self._session.run(wanted, {"image": tensor})
         return Outputs(logits, embedding, rest[0] if rest else None)
 
     def probabilities(self, images: Sequence[bytes]) -> Float32Array:
@@ -113,11 +120,27 @@ class Predictor:
         """Do the same for one normalised image, float32 [1, 3, S, S]."""
         outputs = self.run(tensor)
         chosen = int(outputs.logits[0].argmax()) if class_index is None else class_index
-        if not 0 <= chosen < len(self.labels):
-            raise IndexError(f"class {chosen} is not within 0 to {len(self.labels) - 1}")
-        if outputs.feature_map is None:
-            return occlusion(tensor, chosen, self.logits)
-        return class_activation(outputs.feature_map[0], self._head_weight, chosen)
+        feature_map = None if outputs.feature_map is None else outputs.feature_map[0]
+        return self.explain(tensor, feature_map, chosen)
+
+    def explain(
+        self, tensor: Float32Array, feature_map: Float32Array | None, class_index: int
+    ) -> ActivationMap:
+        """Say where the evidence for a class lies in an image that the model has seen already.
+
+        Args:
+            tensor: the image, float32 [1, 3, S, S].
+            feature_map: the model's, float32 [D, h, w]; without one, parts of the image are hidden in turn.
+            class_index: the class.
+
+        Raises:
+            IndexError: no such class.
+        """
+        if not 0 <= class_index < len(self.labels):
+            raise IndexError(f"class {class_index} is not within 0 to {len(self.labels) - 1}")
+        if feature_map is None:
+            return occlusion(tensor, class_index, self.logits)
+        return class_activation(feature_map, self._head_weight, class_index)
 
     def overlay_png(self, image: bytes, class_index: int | None = None) -> bytes:
         """Return a PNG [S, S] of what the model saw with the activation map of a class over it."""
@@ -153,8 +176,7 @@ def softmax(logits: Float32Array) -> Float32Array:
 
 def default_threads() -> int:
     """Return the number of processors this process may use, at most 8."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _MOST_THREADS)
+    return min(allowed_processors(), _MOST_THREADS)
 
 
 def read_labels(directory: Path) -> tuple[str, ...]:
@@ -219,8 +241,8 @@ def _open_session(path: Path, threads: int, providers: Sequence[str]) -> Any:
         raise PackageInvalid(f"model.onnx cannot be loaded ({detail}).", _REBUILD) from error
 
 
-def _checked_outputs(session: Any, classes: int) -> list[str]:
-    """Return the outputs to ask for, after checking that the model has the interface of a package."""
+def _checked_outputs(session: Any, classes: int) -> tuple[list[str], int]:
+    """Return the outputs to ask for and D, after checking that the model has the interface of a package."""
     inputs = {each.name: each for each in session.get_inputs()}
     outputs = {each.name: each for each in session.get_outputs()}
     if set(inputs) != {"image"} or inputs["image"].type != "tensor(float)" or len(inputs["image"].shape) != 4:
@@ -230,4 +252,7 @@ def _checked_outputs(session: Any, classes: int) -> list[str]:
     width = outputs["logits"].shape[-1]
     if isinstance(width, int) and width != classes:
         raise PackageInvalid(f"model.onnx has {width} outputs for {classes} labels.", _REBUILD)
-    return ["logits", "embedding", *(["feature_map"] if "feature_map" in outputs else [])]
+    dimensions = outputs["embedding"].shape[-1]
+    if not isinstance(dimensions, int):
+        raise PackageInvalid("model.onnx does not say how wide its embedding is.", _REBUILD)
+    return ["logits", "embedding", *(["feature_map"] if "feature_map" in outputs else [])], dimensions

@@ -33,6 +33,7 @@ from tunesmith_package.store import Store, open_store
 
 _HEX_NAME = re.compile(r"[0-9a-f]{64}")
 _OTHER_BYTES = "other bytes than were published"
+_PART = ".part"
 _RESTORE = "Publish it again from its training job, or use another package."
 
 
@@ -172,6 +173,68 @@ def open_package(
         _require(check_files(store, manifest), uri)
         return ModelPackage(store.root, manifest, manifest.digest)
     return ModelPackage(_cached(store, manifest, cache or _default_cache()), manifest, manifest.digest)
+
+
+def fetch_package(
+    uri: str,
+    directory: Path,
+    *,
+    credentials: Mapping[str, str] | None = None,
+    digest: str | None = None,
+    require_verified: bool = False,
+    patience_seconds: float = 300,
+    on_wait: Callable[[str], None] | None = None,
+) -> ModelPackage:
+    """Bring a package into a folder, every byte checked, the manifest last.
+
+    Safe to repeat after a kill at any moment: files that are there and whole are not fetched again. The
+    folder may be a mount, so nothing is renamed but the files in it.
+
+    Args:
+        uri: the package's own address.
+        directory: made if need be; it must hold nothing else.
+        credentials: as for `open_store`.
+        digest: ``sha256:...`` that the package must have; give it wherever it is known.
+        require_verified: refuse a model that did not pass its gates.
+        patience_seconds: as for `open_store`.
+        on_wait: as for `open_store`.
+
+    Raises:
+        DigestMismatch: the manifest or a file is not what the digest promises.
+        PackageInvalid: the folder holds other files, or the package lacks one.
+        ModelUnverified: the model did not pass its gates and ``require_verified`` is set.
+        StoreError: the store cannot be read.
+    """
+    store = open_store(uri, credentials=credentials, patience_seconds=patience_seconds, on_wait=on_wait)
+    manifest = read_manifest(store, digest=digest)
+    if require_verified and not manifest.header.verified:
+        raise ModelUnverified(
+            f"The model at {uri} did not pass its verification.", "Read its report; train a better one."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    ours = {MANIFEST, *manifest.files}
+    others = sorted(
+        path.name for path in directory.iterdir() if path.name not in ours and not path.name.endswith(_PART)
+    )
+    if others:
+        raise PackageInvalid(
+            f"{directory} holds {others[0]}, which is not of this package.", "Choose an empty folder."
+        )
+    for name, entry in manifest.files.items():
+        target, part = directory / name, directory / f".{name}{_PART}"
+        if target.is_file() and not target.is_symlink() and hash_file(target) == entry:
+            continue
+        store.download(name, part)
+        if hash_file(part) != entry:
+            part.unlink()
+            _require([FileCheck(name, entry.size, entry.sha256, _OTHER_BYTES)], store.uri)
+        part.replace(target)
+    for left in directory.glob(f".*{_PART}"):
+        left.unlink()
+    part = directory / f".{MANIFEST}{_PART}"
+    part.write_bytes(manifest.to_bytes())
+    part.replace(directory / MANIFEST)
+    return ModelPackage(directory, manifest, manifest.digest)
 
 
 def verify_package(

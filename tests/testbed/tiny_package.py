@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tunesmith_package.inference import Predictor
 from tunesmith_package.manifest import PackageHeader
 from tunesmith_package.preprocess import Preprocess
 
@@ -41,6 +42,19 @@ def write_tiny_package(directory: Path, *, feature_map: bool = True, classes: in
     (directory / "labels.json").write_text(json.dumps([*LABELS, "grey", "black"][:classes]))
     (directory / "MODEL_CARD.md").write_text("# A tiny model\n")
     return directory
+
+
+def write_golden(directory: Path, *, shift: float = 0.0) -> None:
+    """Write the golden predictions of a package's own model, or ones that are off by ``shift``."""
+    images = [picture(colour) for colour in LABELS]
+    np.savez(
+        directory / "golden.npz",
+        images=np.frombuffer(b"".join(images), np.uint8),
+        offsets=np.cumsum([0, *map(len, images)], dtype=np.int64),
+        probabilities=Predictor(directory, threads=1).probabilities(images) + np.float32(shift),
+        labels=np.arange(len(images), dtype=np.int32),
+        tolerance=np.float32(1e-3),
+    )
 
 
 def tiny_model(*, feature_map: bool = True) -> bytes:

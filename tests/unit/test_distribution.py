@@ -16,6 +16,7 @@ PACKAGES = {
     "tunesmith": REPOSITORY / "operator" / "tunesmith",
     "tunesmith_api": REPOSITORY / "operator" / "tunesmith_api",
     "tunesmith_package": REPOSITORY / "operator" / "tunesmith_package",
+    "tunesmith_predictor": REPOSITORY / "images" / "predictor" / "tunesmith_predictor",
     "tunesmith_trainer": REPOSITORY / "images" / "trainer" / "tunesmith_trainer",
 }
 
@@ -49,10 +50,11 @@ def imported(files: list[Path]) -> set[str]:
     ("package", "part", "extras"),
     [
         pytest.param("tunesmith_api", "**/*.py", (), id="the resources need no extra"),
-        pytest.param("tunesmith_package", "**/*.py", ("predictor",), id="the package needs the predictor's"),
-        pytest.param("tunesmith", "*.py", ("predictor",), id="the command line needs the predictor's"),
-        pytest.param("tunesmith", "fetch/*.py", ("predictor", "trainer"), id="fetching may use torch"),
-        pytest.param("tunesmith_trainer", "**/*.py", ("predictor", "trainer"), id="the trainer needs both"),
+        pytest.param("tunesmith_package", "**/*.py", ("package",), id="the package needs its own"),
+        pytest.param("tunesmith", "*.py", ("package",), id="the command line needs the package's"),
+        pytest.param("tunesmith", "fetch/*.py", ("package", "trainer"), id="fetching may use torch"),
+        pytest.param("tunesmith_trainer", "**/*.py", ("package", "trainer"), id="the trainer needs both"),
+        pytest.param("tunesmith_predictor", "**/*.py", ("package", "predictor"), id="the predictor too"),
     ],
 )
 def test_package_imports_only_what_is_declared(package: str, part: str, extras: tuple[str, ...]) -> None:

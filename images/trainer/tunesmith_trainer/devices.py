@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from tunesmith_api.reasons import DeviceMissing
-from tunesmith_trainer.processors import allowed_processors as allowed_processors
+from tunesmith_package.processors import allowed_processors as allowed_processors
 
 DeviceType = Literal["cpu", "cuda"]
 

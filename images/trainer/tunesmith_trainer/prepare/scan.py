@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith_package.preprocess import ImageInvalid, Preprocess, decode
+from tunesmith_package.processors import allowed_processors
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.perceptual import SMALL_SIDE, perceptual_hash, small_picture
 from tunesmith_trainer.prepare.pixels import PixelStore, translated
 from tunesmith_trainer.prepare.source import Item, Listing, Unreadable
-from tunesmith_trainer.processors import allowed_processors
 
 PART_IMAGES = 1_024
 PIXELS_FILE = "pixels.u8"

@@ -1,4 +1,4 @@
-"""How many processors this process may use; apart from `devices`, which has to import torch."""
+"""How many processors this process may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def allowed_processors() -> int:
     """Processors that affinity and the cgroup's CPU quota (v1 and v2) leave to this process, rounded up."""
-    processors = len(os.sched_getaffinity(0))
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(processors, math.ceil(quota)) if quota else processors)
 

@@ -1,0 +1,154 @@
+"""``python -m tunesmith_predictor``: serve one model package, or ``fetch`` it first.
+
+Serving checks every file of the package and computes its golden predictions again before it listens. What is
+wrong ends it with an exit code of its own (operator/tunesmith_api/reasons.py) and a line that says what to
+do, on standard error and in the pod's termination message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith_api.reasons import TunesmithError, exit_code
+
+TERMINATION_LOG = Path("/dev/termination-log")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        return fetch(options) if options.command == "fetch" else serve(options)
+    except TunesmithError as error:
+        tell(error, options.termination_log)
+        return exit_code(error)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Check the package, then serve it until a signal.
+
+    Raises:
+        TunesmithError: the package cannot be served.
+    """
+    started = time.perf_counter()
+    # KServe reads sys.argv when it is imported, and knows none of our options.
+    sys.argv = sys.argv[:1]
+    from tunesmith_package.processors import allowed_processors
+    from tunesmith_predictor.startup import load
+
+    threads = options.threads or allowed_processors()
+    loaded = load(
+        options.model_dir,
+        digest=options.digest,
+        threads=threads,
+        require_verified=not options.allow_unverified,
+    )
+    from kserve.logging import logger
+
+    from tunesmith_predictor.engine import Limits
+    from tunesmith_predictor.guard import BodyLimits
+    from tunesmith_predictor.server import PackageServer, Settings
+    from tunesmith_predictor.service import Identity
+
+    settings = Settings(
+        options.host,
+        options.http_port,
+        options.grpc_port or None,
+        Limits(threads, options.max_waiting, options.max_batch, options.latency_budget),
+        BodyLimits(options.max_body_bytes, options.max_bodies_bytes, options.body_seconds),
+        options.drain_seconds,
+        options.grace_seconds,
+    )
+    server = PackageServer(
+        loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
+    )
+    logger.info(
+        "%s is whole, and %d golden predictions differ by %.1e at most (%.1f s)",
+        loaded.package.digest, loaded.golden, loaded.difference, time.perf_counter() - started,
+    )  # fmt: skip
+    server.serve()
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Bring a package into a folder, checked.
+
+    Raises:
+        TunesmithError: it cannot be had, or is not what was asked for.
+    """
+    from tunesmith_package.package import fetch_package
+
+    package = fetch_package(
+        options.uri, options.to, digest=options.digest, require_verified=not options.allow_unverified,
+        on_wait=lambda message: print(message, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(f"{package.digest} is in {options.to}", file=sys.stderr)
+    return 0
+
+
+def tell(error: TunesmithError, termination_log: Path) -> None:
+    """Say in one line what is wrong, where people and the kubelet look."""
+    line = " ".join(f"{error.reason.value}: {error.message} {error.next_step}".split())
+    print(line, file=sys.stderr, flush=True)
+    try:
+        if termination_log.exists():
+            termination_log.write_text(line[:4_000])
+    except OSError as failed:
+        print(f"{termination_log} cannot be written: {failed.strerror}", file=sys.stderr)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tunesmith_predictor", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve a package (what is done without a command)", add_help=False)
+    getter = commands.add_parser("fetch", help="bring a package into a folder, checked")
+    getter.add_argument("--uri", required=True, help="the package's address, file:// or s3://")
+    getter.add_argument("--digest", help="sha256:... that it must have")
+    getter.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder")
+    _common(getter)
+    if arguments[:1] == ["fetch"]:
+        return parser.parse_args(arguments)
+    server = argparse.ArgumentParser(
+        prog="python -m tunesmith_predictor [serve]",
+        description=__doc__,
+        epilog="python -m tunesmith_predictor fetch --help tells of the other command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    server.set_defaults(command="serve")
+    server.add_argument("--model-dir", type=Path, default=Path("/mnt/models"), help="the package's folder")
+    server.add_argument("--model-name", default=os.environ.get("MODEL_NAME", "model"), help="in the address")
+    server.add_argument("--digest", help="sha256:... that the package must have")
+    server.add_argument("--revision", default="", help="said in a header and in the metrics")
+    server.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where the model runs")
+    server.add_argument("--host", default="0.0.0.0", help="address to listen on")
+    server.add_argument("--http-port", type=int, default=8080)
+    server.add_argument("--grpc-port", type=int, default=8081, help="0 for none")
+    server.add_argument("--threads", type=int, default=0, help="0: the processors that this pod may use")
+    server.add_argument(
+        "--max-waiting", type=int, default=256, metavar="IMAGES", help="more are refused with 429"
+    )
+    server.add_argument("--max-batch", type=int, default=32, metavar="IMAGES")
+    server.add_argument("--latency-budget", type=float, default=0.05, metavar="SECONDS", help="of one batch")
+    server.add_argument("--max-body-bytes", type=int, default=20_000_000, help="of one request")
+    server.add_argument("--max-bodies-bytes", type=int, default=200_000_000, help="of all requests at once")
+    server.add_argument("--body-seconds", type=float, default=30.0, help="for a body to arrive")
+    server.add_argument(
+        "--drain-seconds", type=float, default=5.0, help="still taking requests after SIGTERM"
+    )
+    server.add_argument("--grace-seconds", type=int, default=20, help="then, for those on their way")
+    _common(server)
+    return server.parse_args(arguments[1:] if arguments[:1] == ["serve"] else arguments)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-unverified", action="store_true", help="also a model that failed its gates")
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help=argparse.SUPPRESS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

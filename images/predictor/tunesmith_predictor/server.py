@@ -1,0 +1,144 @@
+"""KServe's server around one model: how it starts, and how it ends without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from kserve import ModelServer
+from kserve.logging import logger
+from kserve.model_repository import ModelRepository
+from kserve.model_server import app
+
+from tunesmith_predictor import v2
+from tunesmith_predictor.engine import Engine, Limits
+from tunesmith_predictor.guard import BodyLimits, Guard
+from tunesmith_predictor.metrics import Metrics
+from tunesmith_predictor.model import PackageModel
+from tunesmith_predictor.routes import Routes
+from tunesmith_predictor.service import Identity, Service
+from tunesmith_predictor.startup import Loaded
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is served.
+
+    Attributes:
+        host: address to listen on.
+        http_port: for HTTP.
+        grpc_port: for gRPC; None for none.
+        engine: limits of the engine.
+        bodies: limits of bodies.
+        drain_seconds: after SIGTERM requests are still taken for this long, while the cluster learns that
+            none should be sent here any more.
+        grace_seconds: then this long for those that are on their way.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int | None
+    engine: Limits
+    bodies: BodyLimits = field(default_factory=BodyLimits)
+    drain_seconds: float = 5.0
+    grace_seconds: int = 20
+
+
+class _FixedRepository(ModelRepository):  # type: ignore[misc]
+    """Holds one model, which no request can take away; KServe's own unloads whatever a client names."""
+
+    def unload(self, name: str) -> None:
+        """Leave it where it is."""
+        raise KeyError(name)
+
+
+class PackageServer(ModelServer):  # type: ignore[misc]
+    """KServe's server with one model, our routes in front, and an end in three steps."""
+
+    def __init__(self, loaded: Loaded, identity: Identity, settings: Settings) -> None:
+        """Put everything together; nothing listens before `serve`."""
+        super().__init__(
+            http_port=settings.http_port,
+            grpc_port=settings.grpc_port or 0,
+            enable_grpc=settings.grpc_port is not None,
+            workers=1,
+            registered_models=_FixedRepository(),
+            enable_latency_logging=False,
+            grace_period=settings.grace_seconds,
+        )
+        self._settings = settings
+        self._hurry = asyncio.Event()
+        metrics = Metrics(identity, loaded.predictor.labels)
+        self._engine = Engine(loaded.predictor, settings.engine, metrics.engine())
+        metrics.in_flight.set_function(lambda: self._engine.in_flight)
+        service = Service(identity, loaded.predictor, self._engine)
+        self._model = PackageModel(service, metrics, loaded.predictor.dimensions)
+        Routes(service, metrics, metadata(loaded, identity), lambda: self._model.ready).register(app)
+        app.add_middleware(Guard, limits=settings.bodies)
+        app.router.lifespan_context = self._lifespan
+
+    def serve(self) -> None:
+        """Serve until a signal."""
+        self.start([self._model])
+
+    def stop(self, sig: int) -> None:
+        """KServe's handler of signals; `_end` has replaced it by the time that one can come."""
+
+    async def _serve(self) -> None:
+        """Run the servers that KServe has set up, with our engine and our end."""
+        rest = self._rest_server
+        rest.config.host = self._settings.host
+        self._engine.start()
+        await asyncio.gather(*self.servers)
+        await self._engine.stop()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Begin after uvicorn has set its own handlers of signals, which close its sockets at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_to_end, self._rest_server._server)
+        yield
+
+    def _begin_to_end(self, rest: Any) -> None:
+        if self._model.ready:
+            self._model.ready = False
+            self._ending = asyncio.ensure_future(self._end(rest))
+        else:  # the second signal: somebody is in a hurry
+            rest.force_exit = True
+            self._hurry.set()
+
+    async def _end(self, rest: Any) -> None:
+        """Not ready, then no new connections, then no more than the grace period for what is on its way."""
+        logger.info("Asked to stop: taking requests for %g s more", self._settings.drain_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._settings.drain_seconds)
+        rest.should_exit = True
+        if self._grpc_server:
+            await self._grpc_server.stop()
+
+
+def metadata(loaded: Loaded, identity: Identity) -> dict[str, Any]:
+    """What ``/v2/models/NAME`` says of the model."""
+    header, predictor = loaded.package.manifest.header, loaded.predictor
+    return {
+        "name": identity.name,
+        "versions": [identity.revision] if identity.revision else [],
+        "platform": "tunesmith_onnxruntime",
+        "inputs": v2.input_types(predictor.preprocess),
+        "outputs": v2.output_types(len(predictor.labels), predictor.dimensions),
+        "parameters": {
+            "labels": list(predictor.labels),
+            "metrics": loaded.metrics,
+            "digest": identity.digest,
+            "verified": header.verified,
+            "backbone": header.backbone,
+            "strategy": header.strategy,
+            "imageSize": predictor.preprocess.image_size,
+        },
+    }

@@ -1,0 +1,129 @@
+"""How a predictor starts, or does not, and how it ends without losing a request."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.testbed.predictors import NAME, Reply, command, running_predictor
+from tests.testbed.tiny_package import HEADER, encoded, picture, write_golden, write_tiny_package
+
+from tunesmith_api.reasons import EXIT_CODES, Reason
+from tunesmith_package.package import PublishedPackage, publish_package
+from tunesmith_package.store import open_store
+
+OTHER = "sha256:" + "0" * 64
+
+
+def publish(folder: Path, *, shift: float = 0.0, verified: bool = True, golden: bool = True) -> Path:
+    directory = write_tiny_package(folder / "built")
+    if golden:
+        write_golden(directory, shift=shift)
+    store = open_store((folder / "store").as_uri())
+    package = publish_package(directory, store, "colours", replace(HEADER, verified=verified))
+    return Path(package.uri.removeprefix("file://"))
+
+
+def refusal(directory: Path, folder: Path, *options: str) -> tuple[int, str, str]:
+    """Exit code, last line and termination message of a predictor that does not start."""
+    message = folder / "termination-log"
+    message.touch()
+    done = subprocess.run(
+        command(directory, "--termination-log", str(message), *options),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stderr.strip().splitlines()[-1], message.read_text()
+
+
+def test_a_package_of_another_digest_is_not_served(package_directory: Path, tmp_path: Path) -> None:
+    code, line, message = refusal(package_directory, tmp_path, "--digest", OTHER)
+    assert code == EXIT_CODES[Reason.DIGEST_MISMATCH]
+    assert line.startswith("DigestMismatch: ")
+    assert message == line
+
+
+def test_a_damaged_file_is_found_before_the_first_request(package_directory: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / package_directory.name
+    shutil.copytree(package_directory, damaged)
+    model = damaged / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    code, line, _ = refusal(damaged, tmp_path)
+    assert code == EXIT_CODES[Reason.DIGEST_MISMATCH]
+    assert "model.onnx" in line
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"shift": 0.002}, Reason.SELF_TEST_FAILED),
+        ({"shift": float("nan")}, Reason.SELF_TEST_FAILED),
+        ({"golden": False}, Reason.PACKAGE_INVALID),
+        ({"verified": False}, Reason.MODEL_UNVERIFIED),
+    ],
+    ids=["golden predictions that differ", "golden predictions that are no numbers", "none", "unverified"],
+)
+def test_a_model_that_does_not_prove_itself_is_not_served(
+    tmp_path: Path, how: dict[str, float], reason: Reason
+) -> None:
+    code, line, message = refusal(publish(tmp_path, **how), tmp_path)  # type: ignore[arg-type]
+    assert code == EXIT_CODES[reason]
+    assert line.startswith(f"{reason.value}: ")
+    assert message == line
+
+
+def test_a_difference_within_the_packages_tolerance_is_no_fault(tmp_path: Path) -> None:
+    with running_predictor(publish(tmp_path, shift=0.0005), tmp_path / "log") as server:
+        assert server.predict(picture("red")).json["predictions"][0]["label"] == "red"
+        assert "3 golden predictions differ by 5.0e-04" in server.tail()
+
+
+def test_fetch_brings_a_package_that_is_then_served(package: PublishedPackage, tmp_path: Path) -> None:
+    target = tmp_path / "models"
+    fetch = [*command(target)[:3], "fetch", "--uri", package.uri, "--digest", package.digest]
+    done = subprocess.run([*fetch, "--to", str(target)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with running_predictor(target, tmp_path / "log", "--digest", package.digest) as server:
+        assert server.predict(picture("green")).status == 200
+
+
+def test_sigterm_first_says_not_ready_then_answers_what_it_took_and_ends_well(
+    package_directory: Path, tmp_path: Path
+) -> None:
+    photo = encoded(Image.effect_noise((2_000, 2_000), 80).convert("RGB"), "JPEG", quality=90)
+    with running_predictor(package_directory, tmp_path / "log", "--drain-seconds", "2") as server:
+        replies: list[Reply] = []
+        askers = [
+            threading.Thread(target=lambda: replies.append(server.predict(photo, kind="image/jpeg")))
+            for _ in range(20)
+        ]
+        for asker in askers:
+            asker.start()
+        server.terminate()
+        deadline = time.monotonic() + 10
+        while server.request("GET", f"/v2/models/{NAME}/ready").status == 200:
+            assert time.monotonic() < deadline
+        assert server.request("GET", "/v2/health/ready").status == 503
+        assert server.predict(picture("red")).status == 200, "the cluster may still send requests"
+        for asker in askers:
+            asker.join()
+        assert [reply.status for reply in replies] == [200] * 20
+        assert server.process.wait(30) == 0
+
+
+def test_a_second_signal_ends_it_at_once(package_directory: Path, tmp_path: Path) -> None:
+    with running_predictor(package_directory, tmp_path / "log", "--drain-seconds", "60") as server:
+        server.terminate()
+        time.sleep(0.5)
+        server.terminate()
+        assert server.process.wait(15) == 0
