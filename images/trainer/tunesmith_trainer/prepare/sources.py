@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
@@ -11,10 +12,11 @@ from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.prepare.files import SHARD_EXTENSION, TABLE_EXTENSIONS, Files, list_files
 from tunesmith_trainer.prepare.folder import list_folder
 from tunesmith_trainer.prepare.manifest import list_manifest
+from tunesmith_trainer.prepare.nesting import check_apart
 from tunesmith_trainer.prepare.objects import ObjectSource
 from tunesmith_trainer.prepare.shards import ShardSource, list_shards
 from tunesmith_trainer.prepare.source import Listing, Source
-from tunesmith_trainer.prepare.torchvision_source import TorchvisionSource, list_torchvision
+from tunesmith_trainer.prepare.torchvision_source import TorchvisionSource, files_root, list_torchvision
 
 TORCHVISION = "torchvision://"
 
@@ -35,9 +37,14 @@ def list_source(
     Raises:
         DatasetMissing: nothing lies there.
         DatasetInvalid: what lies there is no dataset.
+        SpecInvalid: the job's store lies in the dataset, or the dataset in the store's own folders.
         StoreError: the store cannot be read.
     """
-    dataset = spec.dataset if isinstance(spec, TrainingJobSpec) else spec
+    if isinstance(spec, TrainingJobSpec):
+        if (listed := _listed_root(spec.dataset)) is not None:
+            check_apart(listed, spec.store.uri)
+        spec = spec.dataset
+    dataset = spec
     if dataset.uri.startswith(TORCHVISION):
         _without_slices(dataset)
         return list_torchvision(dataset.uri)
@@ -60,6 +67,14 @@ def split_address(uri: str) -> tuple[str, str]:
     if name.lower().endswith((*TABLE_EXTENSIONS, SHARD_EXTENSION)):
         return root, name
     return uri, ""
+
+
+def _listed_root(dataset: DatasetSpec) -> str | None:
+    """Address of the folder that is listed whole; None where only one shard is."""
+    if dataset.uri.startswith(TORCHVISION):
+        return f"file://{quote(str(files_root(dataset.uri)))}"
+    root, name = split_address(dataset.uri)
+    return None if name.lower().endswith(SHARD_EXTENSION) else root
 
 
 def _list_store(dataset: DatasetSpec, store: Store, files: Files, name: str) -> Listing:

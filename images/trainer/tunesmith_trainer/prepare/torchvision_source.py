@@ -176,7 +176,7 @@ def list_torchvision(uri: str) -> Listing:
     """
     source = TorchvisionSource(uri)
     fingerprint = Fingerprint("torchvision", source.format)
-    for path in sorted(_files(source.root, source.format)):
+    for path in sorted(each for each in files_root(uri).rglob("*") if each.is_file()):
         status = path.stat()
         fingerprint.add(path.relative_to(source.root).as_posix(), status.st_size, status.st_mtime_ns)
     table = EntryTable.build(source.entries())
@@ -184,6 +184,16 @@ def list_torchvision(uri: str) -> Listing:
         raise DatasetInvalid(f"{source.format} in {source.root} holds no images.", "Check its files.")
     fingerprint.add(len(table))
     return Listing(fingerprint.hex(), source, source.format, len(table), entries=table)
+
+
+def files_root(uri: str) -> Path:
+    """The folder with a class's files: its own where it has one, else all of the root.
+
+    Raises:
+        SpecInvalid: an unknown class, an unknown option or no root.
+    """
+    name, root = _parse(uri)
+    return root / name if (root / name).is_dir() else root
 
 
 def _parse(uri: str) -> tuple[str, Path]:
@@ -199,12 +209,6 @@ def _parse(uri: str) -> tuple[str, Path]:
             f"{uri!r} does not say where the files lie.", f"Write torchvision://{name}?root=/absolute/folder."
         )
     return name, Path(options["root"])
-
-
-def _files(root: Path, name: str) -> Iterable[Path]:
-    """The files of a class: its own folder where it has one, else all of the root."""
-    own = root / name
-    return (path for path in (own if own.is_dir() else root).rglob("*") if path.is_file())
 
 
 def _labels(dataset: Any) -> Iterable[Any]:
