@@ -74,6 +74,22 @@ def check_ignored(observed: Observed, listing: Listing) -> None:
         )
 
 
+def check_slices(observed: Observed, listing: Listing) -> None:
+    """Refuse slice columns that no sample of a shard has; those of a table are looked for by its header.
+
+    Raises:
+        DatasetInvalid: there are some.
+    """
+    if listing.entries is not None:
+        return
+    missing = [name for name, values in observed.slices.items() if not (values != "").any()]
+    if missing:
+        raise DatasetInvalid(
+            f"No sample in {listing.source.uri} has a field {named(missing, 5)} in its .json.",
+            "Write it there, or take it out of spec.dataset.sliceColumns.",
+        )
+
+
 def check_faults(observed: Observed, table: pa.Table, checks: Checks) -> None:
     """Judge the images that could not be decoded.
 

@@ -23,6 +23,8 @@ def list_folder(store: Store, files: Files) -> Listing:
     """
     for beside in (*files.tables, *files.shards):
         files.leftovers.add(beside.key, "clutter")
+    for packed in files.packed:
+        files.leftovers.add(packed, "clutter")
     splits = split_folders(files.folders)
     if not splits:
         _refuse_half_a_split(store.uri, files)

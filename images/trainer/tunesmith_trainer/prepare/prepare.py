@@ -170,6 +170,7 @@ def judge(table: pa.Table, listing: Listing, spec: TrainingJobSpec, confirm: dup
     observed = observe(table, listing.slice_names)
     observed.given = split.settle(observed.given)
     checks.check_ignored(observed, listing)
+    checks.check_slices(observed, listing)
     checks.check_faults(observed, table, policies)
     checks.check_observations(observed, table, policies)
     checks.check_class_names(observed, policies)

@@ -9,8 +9,14 @@ from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid, DatasetMissing
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_package.store import Store, open_store
-from tunesmith_trainer.prepare.files import SHARD_EXTENSION, TABLE_EXTENSIONS, Files, list_files
-from tunesmith_trainer.prepare.folder import list_folder
+from tunesmith_trainer.prepare.files import (
+    PACKED_EXTENSIONS,
+    SHARD_EXTENSION,
+    TABLE_EXTENSIONS,
+    Files,
+    list_files,
+)
+from tunesmith_trainer.prepare.folder import list_folder, split_folders
 from tunesmith_trainer.prepare.manifest import list_manifest
 from tunesmith_trainer.prepare.nesting import check_apart
 from tunesmith_trainer.prepare.objects import ObjectSource
@@ -19,6 +25,7 @@ from tunesmith_trainer.prepare.source import Listing, Source
 from tunesmith_trainer.prepare.torchvision_source import TorchvisionSource, files_root, list_torchvision
 
 TORCHVISION = "torchvision://"
+_SHARD_EXTENSIONS = (SHARD_EXTENSION, *PACKED_EXTENSIONS)
 
 
 def list_source(
@@ -64,7 +71,7 @@ def open_source(uri: str, format: str, credentials: Mapping[str, str] | None = N
 def split_address(uri: str) -> tuple[str, str]:
     """The root that paths are relative to, and the name of the file that the address ends in, if any."""
     root, _, name = uri.rpartition("/")
-    if name.lower().endswith((*TABLE_EXTENSIONS, SHARD_EXTENSION)):
+    if name.lower().endswith((*TABLE_EXTENSIONS, *_SHARD_EXTENSIONS)):
         return root, name
     return uri, ""
 
@@ -74,12 +81,12 @@ def _listed_root(dataset: DatasetSpec) -> str | None:
     if dataset.uri.startswith(TORCHVISION):
         return f"file://{quote(str(files_root(dataset.uri)))}"
     root, name = split_address(dataset.uri)
-    return None if name.lower().endswith(SHARD_EXTENSION) else root
+    return None if name.lower().endswith(_SHARD_EXTENSIONS) else root
 
 
 def _list_store(dataset: DatasetSpec, store: Store, files: Files, name: str) -> Listing:
     tables = [each.key for each in files.tables]
-    if name and name not in (*tables, *(each.key for each in files.shards)):
+    if name and name not in (*tables, *(each.key for each in files.shards), *files.packed):
         raise DatasetMissing(f"There is no {name} at {store.uri}.", "Check spec.dataset.uri.")
     match _format(dataset, files, tables, name):
         case "Manifest":
@@ -102,15 +109,22 @@ def _without_slices(dataset: DatasetSpec) -> None:
 
 
 def _format(dataset: DatasetSpec, files: Files, tables: list[str], name: str) -> str:
-    """Look what it is. Class folders win over a table beside them, unless that is called manifest."""
+    """Look what it is.
+
+    Class folders win over a table beside them, unless that is called manifest, and over shards beside them:
+    these are the dataset where fewer than two folders hold images.
+    """
     if dataset.format != "Auto":
         return dataset.format
     if name:
-        return "WebDataset" if name.lower().endswith(SHARD_EXTENSION) else "Manifest"
-    if files.shards and files.table.num_rows == 0:
+        return "WebDataset" if name.lower().endswith(_SHARD_EXTENSIONS) else "Manifest"
+    sharded = bool(files.shards or files.packed)
+    if sharded and files.table.num_rows == 0:
         return "WebDataset"
     if _manifests(tables) or (len(tables) == 1 and len(files.folders) < 2):
         return "Manifest"
+    if sharded and len(files.folders) < 2 and not split_folders(files.folders):
+        return "WebDataset"
     return "Folder"
 
 
