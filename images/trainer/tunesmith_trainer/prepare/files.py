@@ -101,7 +101,7 @@ def list_files(store: Store) -> Files:
         pending.clear()
 
     for info in store.list():
-        if not _is_text(info.key):
+        if not is_text(info.key):
             # Neither the ledger nor a report could write such a name down.
             leftovers.add(
                 info.key.encode(errors="surrogateescape").decode(errors="backslashreplace"), "odd-name"
@@ -134,8 +134,8 @@ def list_files(store: Store) -> Files:
     )
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name is Unicode; on a file system it may be any bytes."""
+def is_text(name: str) -> bool:
+    """Say whether a name is Unicode; on a file system it may be any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+import pyarrow.compute as pc
+
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_package.store import Store
 from tunesmith_trainer.prepare.checks import named
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
-from tunesmith_trainer.prepare.files import Files
+from tunesmith_trainer.prepare.files import Files, is_text
 from tunesmith_trainer.prepare.objects import ObjectSource
-from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing, is_clutter
 from tunesmith_trainer.prepare.split_names import split_of
 
 
@@ -36,6 +38,8 @@ def list_folder(store: Store, files: Files) -> Listing:
             "Make one folder for each class and put its images there, "
             f"or describe the images in a manifest with the columns path and label.{tables}",
         )
+    if empty := _empty_classes(store, table, splits):
+        files.fingerprint.add("empty", *empty)
     return Listing(
         fingerprint=files.fingerprint.hex(),
         source=ObjectSource(store, "Folder"),
@@ -44,6 +48,7 @@ def list_folder(store: Store, files: Files) -> Listing:
         entries=table,
         ignored=tuple(files.leftovers.some),
         ignored_counts=dict(files.leftovers.counts),
+        empty_classes=empty,
     )
 
 
@@ -58,6 +63,13 @@ def split_folders(names: Set[str]) -> dict[str, int]:
     if TRAIN not in kinds or not (kinds & {VALIDATION, TEST} or len(names) == 1):
         return {}
     return found
+
+
+def _empty_classes(store: Store, table: EntryTable, splits: dict[str, int]) -> tuple[str, ...]:
+    """Folders where classes lie that hold no image: left by a copy that failed, or still to be filled."""
+    found = {name for above in splits or ("",) for name in store.folders(above)}
+    full = set(pc.unique(table.column("label")).to_pylist())
+    return tuple(sorted(name for name in found - full if is_text(name) and not is_clutter(name)))
 
 
 def _refuse_half_a_split(uri: str, files: Files) -> None:

@@ -174,6 +174,7 @@ def judge(table: pa.Table, listing: Listing, spec: TrainingJobSpec, confirm: dup
     checks.check_faults(observed, table, policies)
     checks.check_observations(observed, table, policies)
     checks.check_class_names(observed, policies)
+    checks.add_empty_classes(observed, listing)
     twins = duplicates.find_twins(observed, policies.near_duplicate_distance, confirm)
     duplicates.check_conflicts(observed, twins, policies)
     duplicates.check_leakage(observed, twins, policies)
