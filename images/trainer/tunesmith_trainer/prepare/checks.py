@@ -18,7 +18,7 @@ from tunesmith_trainer.prepare.source import Listing
 _FAULTS = {
     "zero-byte": "empty",
     "not-an-image": "no images",
-    "truncated": "cut off before their end",
+    "truncated": "incomplete",
     "unreadable": "damaged or cannot be read",
     "pixel-bomb": "larger than maxPixels allows",
 }
