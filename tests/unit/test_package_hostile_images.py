@@ -45,6 +45,8 @@ def gigantic(format: str) -> bytes:
         data[6:10] = struct.pack("<HH", side, side)
     elif format == "BMP":
         data[18:26] = struct.pack("<ii", side, side)
+    elif format == "PPM":
+        data = bytearray(b"P6 %d %d 255\n" % (side, side))
     elif format == "WEBP":
         canvas = (16_000 - 1).to_bytes(3, "little")
         data = bytearray(
@@ -99,6 +101,10 @@ def test_decode_of_a_progressive_photo_is_no_bomb() -> None:
         pytest.param(b"\0" * 1000, "not-an-image", id="zeros"),
         pytest.param(b"<html></html>", "not-an-image", id="a web page"),
         pytest.param(b"BMW is a company", "not-an-image", id="a text that begins like a bitmap"),
+        pytest.param(b"P6 is a format", "not-an-image", id="a text that begins like a pixmap"),
+        pytest.param(b"P3 1 1 255 1 2 3", "not-an-image", id="a pixmap in plain text"),
+        pytest.param(b"P5 2 2 1023\n" + bytes(8), "unreadable", id="samples of 10 bits"),
+        pytest.param(b"P6 0 9 255\n", "unreadable", id="a pixmap without a pixel"),
         pytest.param(b"%PDF-1.4", "not-an-image", id="a PDF"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not-an-image", id="an SVG"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0", "not-an-image", id="PostScript, which Pillow would run"),
@@ -222,6 +228,21 @@ def test_looking_for_damage_among_megabytes_of_marks_takes_no_time(filling: byte
     find_damage(data[:2] + marks + data[2:] + b"x", image)
     assert find_damage(data[:-2] + marks + bytes(1000), image)
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("header", [b"P5 2000 2000 65535\n", b"P6 2000 2000 65535\n"])
+def test_decode_of_half_a_deep_pixmap_says_that_it_is_truncated(header: bytes) -> None:
+    with pytest.raises(ImageInvalid) as caught:
+        decode(header + bytes(4_000_000), EXACT)
+    assert caught.value.kind == "truncated"
+
+
+def test_looking_for_the_header_of_a_pixmap_in_a_long_comment_takes_no_time() -> None:
+    start = time.monotonic()
+
+    assert decoded_or_refused(b"P6" + b"#\n " * 1_000_000) == "not-an-image"
+    assert decoded_or_refused(b"P6" + b" " * 3_000_000) == "not-an-image"
+    assert time.monotonic() - start < 1
 
 
 def test_decode_with_fewer_formats_refuses_the_others() -> None:
