@@ -39,12 +39,12 @@ class _PortablePixmap(PpmImagePlugin.PpmImageFile):
     def _open(self) -> None:
         super()._open()
         tile = self.tile[0]
-        largest = tile.args[1] if tile.codec_name == "ppm" else 255
-        if largest not in (255, 65535):
-            # Pillow scales these sample by sample in Python: minutes for a large picture.
-            raise ValueError(f"samples up to {largest} are neither of 8 nor of 16 bits")
-        if largest == 65535:
-            self.tile = [tile._replace(codec_name="raw", args=("RGB;16B", 0, 1))]
+        if tile.codec_name == "raw" or not isinstance(tile.args, tuple):
+            return
+        # What is left Pillow would scale sample by sample in Python: minutes for a large picture.
+        if tile.args != ("RGB", 65535):
+            raise ValueError(f"samples up to {tile.args[-1]} are neither of 8 nor of 16 bits")
+        self.tile = [tile._replace(codec_name="raw", args=("RGB;16B", 0, 1))]
 
 
 @dataclass(frozen=True)
