@@ -116,6 +116,17 @@ class FileStore:
         folder = prefix.rpartition("/")[0]
         yield from self._walk(folder, prefix, self._real_root())
 
+    def folders(self, key: str = "") -> tuple[str, ...]:
+        """Name the folders directly below a key or the root, sorted; links to folders are none."""
+
+        def attempt() -> tuple[str, ...]:
+            path = self._resolve(key) if key else self._real_root()
+            with self._translated(key or "."), os.scandir(path) as entries:
+                found = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+            return tuple(sorted(name for name in found if key or name != STAGING))
+
+        return self._patience.call(self.uri, attempt)
+
     def exists(self, key: str) -> bool:
         """Say whether the key holds a file."""
         path = self._resolve(key)

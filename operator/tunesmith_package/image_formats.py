@@ -4,6 +4,7 @@ Everything here works on the encoded bytes alone. Pillow's own format detection 
 it would open formats nobody asked for and keeps its pixel limit in a global variable.
 """
 
+import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from PIL import (
     GifImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -24,8 +26,25 @@ MAX_JPEG_SCANS = 256
 
 # "BM" alone also begins plain text.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+# "P6" alone also begins plain text: kind, width, height and the largest value, with comments between them.
+_PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"\s")
+_PPM_HEADER_BYTES = 4_096
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_BITS = 322, 323, 258
 _TIFF_DATA_TAGS = ((273, 279), (324, 325))  # (offsets, byte counts) of strips and of tiles
+
+
+class _PortablePixmap(PpmImagePlugin.PpmImageFile):
+    """Binary grey (P5) and RGB (P6) pictures of 8 or 16 bits a sample."""
+
+    def _open(self) -> None:
+        super()._open()
+        tile = self.tile[0]
+        if tile.codec_name == "raw" or not isinstance(tile.args, tuple):
+            return
+        # What is left Pillow would scale sample by sample in Python: minutes for a large picture.
+        if tile.args != ("RGB", 65535):
+            raise ValueError(f"samples up to {tile.args[-1]} are neither of 8 nor of 16 bits")
+        self.tile = [tile._replace(codec_name="raw", args=("RGB;16B", 0, 1))]
 
 
 @dataclass(frozen=True)
@@ -49,8 +68,9 @@ GIF = ImageFormat("GIF", GifImagePlugin.GifImageFile, (".gif",))
 BMP = ImageFormat("BMP", BmpImagePlugin.BmpImageFile, (".bmp", ".dib"))
 WEBP = ImageFormat("WEBP", WebPImagePlugin.WebPImageFile, (".webp",))
 TIFF = ImageFormat("TIFF", TiffImagePlugin.TiffImageFile, (".tif", ".tiff"))
+PPM = ImageFormat("PPM", _PortablePixmap, (".ppm", ".pgm", ".pnm"))
 
-FORMATS: tuple[ImageFormat, ...] = (JPEG, PNG, GIF, BMP, WEBP, TIFF)
+FORMATS: tuple[ImageFormat, ...] = (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM)
 SERVING_FORMATS: tuple[ImageFormat, ...] = (JPEG, PNG)
 """What a prediction service accepts: the two formats that clients send, and no larger attack surface."""
 
@@ -72,7 +92,13 @@ def sniff(data: bytes) -> ImageFormat | None:
         return TIFF
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return BMP
+    if _ppm_header(data) is not None:
+        return PPM
     return None
+
+
+def _ppm_header(data: bytes) -> re.Match[bytes] | None:
+    return _PPM_HEADER.match(data[:_PPM_HEADER_BYTES]) if data.startswith((b"P5", b"P6")) else None
 
 
 def denies(name: str, found: ImageFormat) -> bool:
@@ -135,6 +161,9 @@ def has_16_bits(image: ImageFile, data: bytes) -> bool:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(_TIFF_BITS, ())
         return 16 in (bits if isinstance(bits, tuple) else (bits,))
+    if isinstance(image, _PortablePixmap):
+        header = _ppm_header(data)
+        return header is not None and int(header[4]) > 255
     return False
 
 
@@ -161,7 +190,7 @@ def looks_truncated(data: bytes, found: ImageFormat) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if found is BMP:
         return int.from_bytes(data[2:6], "little") > len(data)
-    return _tiff_ends_early(data)
+    return found is TIFF and _tiff_ends_early(data)  # of a PPM Pillow's own error says it
 
 
 def _tiff_ends_early(data: bytes) -> bool:

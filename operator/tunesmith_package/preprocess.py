@@ -7,7 +7,7 @@ torchvision's training recipes do.
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from tunesmith_api.reasons import Reason, TunesmithError
 from tunesmith_package import image_formats
 from tunesmith_package.image_formats import FORMATS, JPEG, TIFF, ImageFormat
+from tunesmith_package.jpeg_damage import find_damage
 
 ImageFault: TypeAlias = Literal["zero-byte", "not-an-image", "truncated", "unreadable", "pixel-bomb"]
 Uint8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -180,6 +181,7 @@ def decode(
 
     EXIF orientation is applied; transparency lies on white; 16 bit samples keep their high byte; CMYK is
     converted without a profile, Adobe's inverted kind included; of an animation the first frame is taken.
+    A JPEG that libjpeg decodes although a part of it is visibly missing is refused as truncated.
     Safe to call from many threads: Pillow releases the interpreter while it decodes and scales.
 
     Args:
@@ -239,6 +241,8 @@ def _decode_opened(
     box = _load(image, found, preprocess)
     if image.width * image.height > preprocess.max_pixels:
         raise _bomb(image.width * image.height, preprocess, name)
+    if found is JPEG and (damage := find_damage(data, image)):
+        raise _damaged("truncated", damage, found, name)
     orientation = 1 if found is TIFF else _orientation(image)
     if turned or orientation != 1:
         observations.add("exif-orientation")
@@ -347,8 +351,11 @@ def _bomb(pixels: int, preprocess: Preprocess, name: str) -> ImageInvalid:
 
 def _broken(error: Exception, data: bytes, found: ImageFormat, name: str) -> ImageInvalid:
     cut = "truncated" in str(error) or image_formats.looks_truncated(data, found)
-    kind: ImageFault = "truncated" if cut else "unreadable"
-    state = "ends too early" if cut else "cannot be decoded"
-    detail: Any = str(error)[:200] or type(error).__name__
+    detail = str(error)[:200] or type(error).__name__
+    return _damaged("truncated" if cut else "unreadable", detail, found, name)
+
+
+def _damaged(kind: ImageFault, detail: str, found: ImageFormat, name: str) -> ImageInvalid:
+    state = "is incomplete" if kind == "truncated" else "cannot be decoded"
     message = f"{_subject(name)} is a {found.name} image that {state} ({detail})."
     return ImageInvalid(kind, message, "Copy it again from its origin, or remove it.")

@@ -129,6 +129,10 @@ class S3Store:
             raise KeyRefused(f"The prefix {prefix[:200]!r} holds a NUL character.", "Leave it out.")
         yield from sorted(self._pages(prefix), key=lambda info: info.key)
 
+    def folders(self, key: str = "") -> tuple[str, ...]:
+        """A bucket holds objects only."""
+        return ()
+
     def exists(self, key: str) -> bool:
         """Say whether the key holds an object."""
         try:

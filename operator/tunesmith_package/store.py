@@ -81,6 +81,10 @@ class Store(Protocol):
         """Yield the objects whose key begins with ``prefix`` (any string), sorted by key."""
         ...
 
+    def folders(self, key: str = "") -> tuple[str, ...]:
+        """Name the folders directly below a key or the root, sorted, empty ones too; a bucket has none."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Say whether the key holds an object."""
         ...

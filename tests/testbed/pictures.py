@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 
 EXACT = Preprocess(32, "Squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CROP = replace(EXACT, resize="CenterCrop")
-FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"]
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"]
 
 
 def quadrants(size: int = 32) -> Image.Image:
@@ -49,6 +49,12 @@ def png16(samples: npt.NDArray[np.uint16]) -> bytes:
         for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def ppm16(samples: npt.NDArray[np.uint16]) -> bytes:
+    """A PPM of 16 bit RGB, which Pillow cannot write either."""
+    height, width, _ = samples.shape
+    return f"P6\n# made by hand\n{width} {height}\n65535\n".encode() + samples.astype(">u2").tobytes()
 
 
 def at(found: Decoded, y: int, x: int) -> tuple[int, ...]:

@@ -287,3 +287,14 @@ def test_file_store_names_that_are_not_utf8_are_listed_and_read(store: FileStore
 
     assert store.get(found.key) == b"x"
     assert os.fsencode(found.key) == b"caf\xe9.jpg"
+
+
+def test_folders_names_empty_ones_too_but_no_links_and_nothing_of_its_own(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "s")
+    store.put("b/c/x", b"1")
+    (tmp_path / "s" / "a").mkdir()
+    (tmp_path / "s" / "link").symlink_to(tmp_path / "s" / "a")
+    assert store.folders() == ("a", "b")
+    assert store.folders("b") == ("c",)
+    with pytest.raises(KeyRefused):
+        store.folders("../s")

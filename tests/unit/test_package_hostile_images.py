@@ -1,10 +1,14 @@
 """Bytes that are no image, or too much of one, are refused with a sentence, and nothing else happens."""
 
+import io
 import pickle
 import resource
 import struct
+import time
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from tests.testbed.pictures import (
 from tests.testbed.tiny_package import encoded
 
 from tunesmith_package.image_formats import SERVING_FORMATS
+from tunesmith_package.jpeg_damage import find_damage
 from tunesmith_package.preprocess import Decoded, ImageInvalid, decode
 
 
@@ -40,6 +45,8 @@ def gigantic(format: str) -> bytes:
         data[6:10] = struct.pack("<HH", side, side)
     elif format == "BMP":
         data[18:26] = struct.pack("<ii", side, side)
+    elif format == "PPM":
+        data = bytearray(b"P6 %d %d 255\n" % (side, side))
     elif format == "WEBP":
         canvas = (16_000 - 1).to_bytes(3, "little")
         data = bytearray(
@@ -94,6 +101,10 @@ def test_decode_of_a_progressive_photo_is_no_bomb() -> None:
         pytest.param(b"\0" * 1000, "not-an-image", id="zeros"),
         pytest.param(b"<html></html>", "not-an-image", id="a web page"),
         pytest.param(b"BMW is a company", "not-an-image", id="a text that begins like a bitmap"),
+        pytest.param(b"P6 is a format", "not-an-image", id="a text that begins like a pixmap"),
+        pytest.param(b"P3 1 1 255 1 2 3", "not-an-image", id="a pixmap in plain text"),
+        pytest.param(b"P5 2 2 1023\n" + bytes(8), "unreadable", id="samples of 10 bits"),
+        pytest.param(b"P6 0 9 255\n", "unreadable", id="a pixmap without a pixel"),
         pytest.param(b"%PDF-1.4", "not-an-image", id="a PDF"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not-an-image", id="an SVG"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0", "not-an-image", id="PostScript, which Pillow would run"),
@@ -114,9 +125,124 @@ def test_decode_of_what_is_no_image_says_what_it_is(data: bytes, kind: str) -> N
 def test_decode_of_half_an_image_says_that_it_is_truncated(format: str) -> None:
     data = encoded(photo(64, 64), format)
 
-    with pytest.raises(ImageInvalid, match="ends too early") as caught:
+    with pytest.raises(ImageInvalid, match="is incomplete") as caught:
         decode(data[: len(data) // 2], EXACT)
     assert caught.value.kind == "truncated"
+
+
+def patched(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def noise(side: int = 300, **options: Any) -> bytes:
+    """A JPEG of about 100 kB, with detail everywhere as in a photo of grass."""
+    generator = np.random.default_rng(0)
+    return encoded(Image.fromarray(generator.integers(0, 256, (side, side, 3), np.uint8)), "JPEG", **options)
+
+
+PADDED = bytes(60_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(
+            lambda data: data[: len(data) // 2] + PADDED, "end mark is missing", id="zeros at the end"
+        ),
+        pytest.param(lambda data: data[:-2], "is incomplete", id="no end mark"),
+        pytest.param(
+            lambda data: data[: len(data) // 2] + PADDED + b"\xff\xd9", "is zero", id="zeros and an end mark"
+        ),
+        pytest.param(lambda data: patched(data, len(data) // 2, bytes(2000)), "is zero", id="a hole"),
+        pytest.param(
+            lambda data: data[: len(data) // 2] + b"\xff\xd9",
+            "before its last pixels",
+            id="an early end mark",
+        ),
+    ],
+)
+@pytest.mark.parametrize("grey", [False, True])
+def test_decode_of_a_jpeg_that_lacks_a_part_says_that_it_is_truncated(
+    damage: Callable[[bytes], bytes], words: str, grey: bool
+) -> None:
+    data = noise()
+    if grey:
+        data = encoded(Image.open(io.BytesIO(data)).convert("L"), "JPEG")
+
+    with pytest.raises(ImageInvalid, match=words) as caught:
+        decode(damage(data), EXACT)
+    assert caught.value.kind == "truncated"
+
+
+def test_decode_of_half_a_progressive_jpeg_with_zeros_behind_it_says_that_it_is_truncated() -> None:
+    data = noise(progressive=True)
+
+    with pytest.raises(ImageInvalid, match="is incomplete") as caught:
+        decode(data[: len(data) // 2] + PADDED, EXACT)
+    assert caught.value.kind == "truncated"
+
+
+def with_thumbnail(data: bytes, tail: bytes = b"") -> bytes:
+    """The JPEG with another one, end mark and zeros included, in a segment of its own."""
+    inner = encoded(photo(32, 32), "JPEG") + bytes(2000)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner + data[2:] + tail
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(with_thumbnail(noise()), id="a thumbnail and zeros in the metadata"),
+        pytest.param(with_thumbnail(noise(), bytes(3000)), id="zeros behind the end mark"),
+        pytest.param(noise() + b"\xff\xd8\xff\xda film " * 99, id="a film behind the end mark"),
+        pytest.param(noise(restart_marker_rows=1), id="restart marks"),
+        pytest.param(
+            encoded(Image.new("RGB", (2400, 1600), "white"), "JPEG", optimize=True), id="flat, which is zeros"
+        ),
+        pytest.param(
+            encoded(Image.new("RGB", (2400, 1600), "grey"), "JPEG", optimize=True), id="mid-grey and zeros"
+        ),
+        pytest.param(encoded(Image.new("RGB", (640, 480), "grey"), "JPEG"), id="mid-grey"),
+        pytest.param(encoded(Image.new("L", (640, 480), 128), "JPEG"), id="mid-grey without colour"),
+        pytest.param(
+            encoded(Image.new("RGB", (640, 480), "grey"), "JPEG", progressive=True), id="mid-grey in scans"
+        ),
+    ],
+)
+def test_decode_of_a_whole_jpeg_that_looks_like_a_broken_one_keeps_it(data: bytes) -> None:
+    assert decode(data, EXACT).format == "JPEG"
+
+
+def test_decode_of_a_photo_with_a_grey_border_keeps_it() -> None:
+    image = Image.new("RGB", (320, 320), (128, 128, 128))
+    image.paste(photo(200, 200), (10, 10))
+    for options in ({}, {"optimize": True}, {"progressive": True}, {"subsampling": 0}):
+        assert decode(encoded(image, "JPEG", **options), EXACT).format == "JPEG"
+
+
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff\0", b"\xff\xe0\0\2", b"\xff\xd0"])
+def test_looking_for_damage_among_megabytes_of_marks_takes_no_time(filling: bytes) -> None:
+    data, image = encoded(photo(64, 64), "JPEG"), photo(64, 64)
+    marks = filling * (5_000_000 // len(filling))
+    start = time.monotonic()
+
+    find_damage(data[:2] + marks + data[2:] + b"x", image)
+    assert find_damage(data[:-2] + marks + bytes(1000), image)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("header", [b"P5 2000 2000 65535\n", b"P6 2000 2000 65535\n"])
+def test_decode_of_half_a_deep_pixmap_says_that_it_is_truncated(header: bytes) -> None:
+    with pytest.raises(ImageInvalid) as caught:
+        decode(header + bytes(4_000_000), EXACT)
+    assert caught.value.kind == "truncated"
+
+
+def test_looking_for_the_header_of_a_pixmap_in_a_long_comment_takes_no_time() -> None:
+    start = time.monotonic()
+
+    assert decoded_or_refused(b"P6" + b"#\n " * 1_000_000) == "not-an-image"
+    assert decoded_or_refused(b"P6" + b" " * 3_000_000) == "not-an-image"
+    assert time.monotonic() - start < 1
 
 
 def test_decode_with_fewer_formats_refuses_the_others() -> None:

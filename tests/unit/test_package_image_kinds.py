@@ -5,7 +5,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image, ImageChops
-from tests.testbed.pictures import EXACT, at, palette_with_transparency, photo, png16, quadrants, ramp16
+from tests.testbed.pictures import (
+    EXACT,
+    at,
+    palette_with_transparency,
+    photo,
+    png16,
+    ppm16,
+    quadrants,
+    ramp16,
+)
 from tests.testbed.tiny_package import encoded
 
 from tunesmith_package.preprocess import ImageInvalid, decode
@@ -135,6 +144,8 @@ def test_decode_of_fewer_colours_shows_what_pillow_shows(
         pytest.param(encoded(Image.fromarray(ramp16())), ("16-bit", "grey"), id="grey PNG"),
         pytest.param(encoded(Image.fromarray(ramp16()), "TIFF"), ("16-bit", "grey"), id="grey TIFF"),
         pytest.param(png16(np.repeat(ramp16()[..., np.newaxis], 3, axis=2)), ("16-bit",), id="RGB PNG"),
+        pytest.param(encoded(Image.fromarray(ramp16()), "PPM"), ("16-bit", "grey"), id="grey PPM"),
+        pytest.param(ppm16(np.repeat(ramp16()[..., np.newaxis], 3, axis=2)), ("16-bit",), id="RGB PPM"),
     ],
 )
 def test_decode_of_16_bits_scales_the_whole_range(data: bytes, observations: tuple[str, ...]) -> None:
@@ -143,6 +154,16 @@ def test_decode_of_16_bits_scales_the_whole_range(data: bytes, observations: tup
     expected = np.repeat((ramp16() >> 8).astype(np.uint8)[..., np.newaxis], 3, axis=2)
     assert np.array_equal(found.pixels, expected)
     assert found.observations == observations
+
+
+@pytest.mark.parametrize(("mode", "observations"), [("RGB", ()), ("L", ("grey",))])
+def test_decode_of_a_portable_pixmap_shows_its_pixels(mode: str, observations: tuple[str, ...]) -> None:
+    image = photo(32, 32).convert(mode)
+
+    found = decode(encoded(image, "PPM"), EXACT, name="x.pgm")
+
+    assert np.array_equal(found.pixels, np.asarray(image.convert("RGB")))
+    assert (found.format, found.observations) == ("PPM", observations)
 
 
 def test_decode_of_32_bit_samples_is_refused_for_they_have_no_white() -> None:

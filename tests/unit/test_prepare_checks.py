@@ -214,6 +214,42 @@ def test_class_whose_images_are_all_bad_is_small(tmp_path: Path) -> None:
         Bench(tmp_path).prepare(photos.root, {"maxCorruptFraction": 0.5})
 
 
+def with_empty_folders(root: Path, above: str = "") -> PhotoSet:
+    """Two classes, a folder without files, one with clutter alone, and hidden ones."""
+    photos = PhotoSet(root).photos(f"{above}ants", 12).photos(f"{above}bees", 12)
+    for name in (".git", "@eaDir", "moths"):
+        (photos.root / above / name).mkdir()
+    return photos.add(f"{above}wasps/notes.txt", b"clutter")
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_class_folder_without_images_is_a_class_of_none(tmp_path: Path, above: str) -> None:
+    photos = with_empty_folders(tmp_path / "photos", above)
+    with pytest.raises(DatasetInvalid, match=r"2 classes have fewer than 8 .*: 'moths' \(0\), 'wasps' \(0\)"):
+        Bench(tmp_path).prepare(photos.root)
+
+
+@pytest.mark.parametrize(
+    ("policy", "done"), [("Drop", "are left out"), ("Keep", "are kept where there is any image")]
+)
+def test_class_folder_without_images_is_reported_where_small_classes_are_let_through(
+    tmp_path: Path, policy: str, done: str
+) -> None:
+    photos = with_empty_folders(tmp_path / "photos")
+    dataset = Bench(tmp_path).prepare(photos.root, {"onSmallClass": policy})
+    assert dataset.classes == ("ants", "bees")
+    assert finding(dataset, "small-class").count == 2
+    assert done in finding(dataset, "small-class").sentence
+
+
+def test_run_is_not_taken_over_once_a_class_folder_lost_all_its_images(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos")
+    Bench(tmp_path).prepare(photos.root)
+    (photos.root / "moths").mkdir()
+    with pytest.raises(DatasetInvalid, match="changed since this run began"):
+        Bench(tmp_path).prepare(photos.root)
+
+
 @pytest.mark.parametrize("checks", [{}, {"onSmallClass": "Drop"}])
 def test_one_class_alone_is_refused(tmp_path: Path, checks: dict[str, Any]) -> None:
     photos = PhotoSet(tmp_path / "photos").photos("ants", 12)

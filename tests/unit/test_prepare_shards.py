@@ -11,8 +11,10 @@ import pytest
 import webdataset  # type: ignore[import-untyped]
 from tests.testbed.photo_sets import Bench, PhotoSet, encode, finding, picture, splits, two_classes
 
+from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
+from tunesmith_trainer.prepare.sources import list_source
 
 
 def sample(seed: int, label: Any, kind: str = "cls", **fields: Any) -> dict[str, Any]:
@@ -114,6 +116,43 @@ def test_shards_without_any_whole_sample_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "shards" / "0.tar", [{"__key__": "1", "jpg": encode(picture(1))}])
     with pytest.raises(DatasetInvalid, match="None of the 1 samples"):
         Bench(tmp_path).prepare(tmp_path / "shards")
+
+
+def test_picture_beside_the_shards_does_not_make_them_class_folders(tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    write_shard(root / "0.tar", [sample(at, "ab"[at % 2]) for at in range(20)])
+    PhotoSet(root).add("preview.jpg", encode(picture(90))).add("docs/logo.png", encode(picture(91), "PNG"))
+    dataset = Bench(tmp_path).prepare(root)
+    assert dataset.format == "WebDataset"
+    assert finding(dataset, "clutter").count == 2
+
+
+@pytest.mark.parametrize("name", ["1.tar.gz", "train/1.TGZ", "1.tar.zst"])
+@pytest.mark.parametrize("beside", [["0.tar"], ["0.tar", "preview.jpg"], []])
+def test_compressed_shard_is_refused_by_its_name(tmp_path: Path, name: str, beside: list[str]) -> None:
+    for path in (name, *beside):
+        PhotoSet(tmp_path).add(path, b"bytes")
+    with pytest.raises(DatasetInvalid, match=rf"'{name}' in .* is compressed.*gunzip {name}"):
+        list_source(DatasetSpec.model_validate({"uri": f"file://{tmp_path}"}))
+
+
+def test_compressed_shard_by_its_address_is_refused(tmp_path: Path) -> None:
+    PhotoSet(tmp_path).add("1.tar.gz", b"bytes").add("2.tar.gz", b"bytes")
+    with pytest.raises(DatasetInvalid, match=r"^'2\.tar\.gz' in .* is compressed"):
+        list_source(DatasetSpec.model_validate({"uri": f"file://{tmp_path}/2.tar.gz"}))
+
+
+def test_compressed_archive_beside_class_folders_is_clutter(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 10).add("backup.tar.gz", b"bytes")
+    assert finding(Bench(tmp_path).prepare(photos.root), "clutter").count == 1
+
+
+def test_slice_column_that_no_sample_has_is_refused(tmp_path: Path) -> None:
+    samples = [sample(at, "ab"[at % 2], "json", **({"site": "x"} if at == 3 else {})) for at in range(20)]
+    write_shard(tmp_path / "shards" / "0.tar", samples)
+    assert Bench(tmp_path).prepare(tmp_path / "shards", sliceColumns=["site"]).slices["site"].tolist()
+    with pytest.raises(DatasetInvalid, match=r"No sample in .* has a field 'nope' in its .json"):
+        Bench(tmp_path, "other").prepare(tmp_path / "shards", sliceColumns=["site", "nope"])
 
 
 def without_end_mark(data: bytes) -> bytes:

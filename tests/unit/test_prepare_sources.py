@@ -82,6 +82,32 @@ def test_folder_of_classes_called_train_and_bus_is_no_split(tmp_path: Path) -> N
     assert set(labels(listed(root)).values()) == {"train", "bus"}
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        pytest.param(
+            ["val/ants", "val/bees", "test/ants", "test/bees"],
+            r"'test', 'val' of .* no train folder beside them.* Add a train folder",
+            id="no train folder",
+        ),
+        pytest.param(["test/ants", "test/bees"], "'test' of .* no train folder", id="test alone"),
+        pytest.param(
+            ["train/ants", "train/bees", "unlabelled/x"],
+            r"'train' of .* beside them lie 'unlabelled' .* at the folder train alone",
+            id="train beside what is no split",
+        ),
+    ],
+)
+def test_folders_called_like_splits_that_make_none_are_not_taken_for_classes(
+    tmp_path: Path, folders: list[str], words: str
+) -> None:
+    photos = PhotoSet(tmp_path)
+    for folder in folders:
+        photos.photos(folder, 2)
+    with pytest.raises(DatasetInvalid, match=words):
+        listed(tmp_path)
+
+
 def test_folder_with_folders_inside_a_class_takes_their_images(tmp_path: Path) -> None:
     root = PhotoSet(tmp_path).photos("ants/red/small", 1).photos("bees", 1).root
     assert sorted(labels(listed(root)).values()) == ["ants", "bees"]

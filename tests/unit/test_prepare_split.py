@@ -227,3 +227,14 @@ def test_class_that_only_the_test_folder_has_is_refused(tmp_path: Path) -> None:
     photos.photos("test/wasps", 8)
     with pytest.raises(DatasetInvalid, match="No training image is left of 'wasps'"):
         Bench(tmp_path).prepare(photos.root)
+
+
+def test_class_whose_training_images_all_weigh_nothing_is_refused(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 20)
+    lines = ["path,label,weight"]
+    for path in sorted(photos.root.rglob("*.jpg")):
+        label = path.parent.name
+        lines.append(f"{label}/{path.name},{label},{0 if label == 'bees' else 1}")
+    photos.add("manifest.csv", "\n".join(lines).encode())
+    with pytest.raises(DatasetInvalid, match="All training images of 'bees' have the weight 0"):
+        Bench(tmp_path).prepare(photos.root)

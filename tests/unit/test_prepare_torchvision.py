@@ -102,7 +102,7 @@ def test_pets_keep_the_split_of_their_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        pytest.param("torchvision://ImageNet?root=/data", "not among the datasets", id="a class left out"),
+        pytest.param("torchvision://INaturalist?root=/data", "not among the datasets", id="a class left out"),
         pytest.param("torchvision://MNIST", "does not say where", id="no root"),
         pytest.param("torchvision://MNIST?root=data", "does not say where", id="a relative root"),
         pytest.param("torchvision://MNIST?root=/data&download=1", "does not say where", id="an option"),

@@ -41,7 +41,7 @@ from tunesmith_trainer.status import StatusBoard
 from tunesmith_trainer.workspace import Workspace
 
 TOP_TRIALS = 10
-RUN_KEY_FORMAT = 2
+RUN_KEY_FORMAT = 3
 """Raise it when the same spec and data would give another model."""
 
 _FACTS = TypeAdapter(CandidateFacts)

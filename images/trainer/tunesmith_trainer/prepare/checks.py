@@ -18,7 +18,7 @@ from tunesmith_trainer.prepare.source import Listing
 _FAULTS = {
     "zero-byte": "empty",
     "not-an-image": "no images",
-    "truncated": "cut off before their end",
+    "truncated": "incomplete",
     "unreadable": "damaged or cannot be read",
     "pixel-bomb": "larger than maxPixels allows",
 }
@@ -71,6 +71,22 @@ def check_ignored(observed: Observed, listing: Listing) -> None:
         rows = tuple((-1, path, "") for path in some)
         observed.drafts.append(
             Draft(check, policy, count, f"{number(count, 'file')} {_agree(words, count)}.", rows)
+        )
+
+
+def check_slices(observed: Observed, listing: Listing) -> None:
+    """Refuse slice columns that no sample of a shard has; those of a table are looked for by its header.
+
+    Raises:
+        DatasetInvalid: there are some.
+    """
+    if listing.entries is not None:
+        return
+    missing = [name for name, values in observed.slices.items() if not (values != "").any()]
+    if missing:
+        raise DatasetInvalid(
+            f"No sample in {listing.source.uri} has a field {named(missing, 5)} in its .json.",
+            "Write it there, or take it out of spec.dataset.sliceColumns.",
         )
 
 
@@ -223,6 +239,14 @@ def _merge(observed: Observed, names: list[str], kept: str) -> None:
     observed.label[np.isin(observed.label, codes)] = target
 
 
+def add_empty_classes(observed: Observed, listing: Listing) -> None:
+    """Count folders without any image as classes, unless they are another spelling of one with images."""
+    spelled = set(map(name_key, observed.names))
+    names = [name for name in listing.empty_classes if name_key(name) not in spelled]
+    observed.empty = np.arange(len(observed.names), len(observed.names) + len(names))
+    observed.names = [*observed.names, *names]
+
+
 def check_small_classes(observed: Observed, checks: Checks) -> None:
     """Judge classes with fewer usable images than minImagesPerClass.
 
@@ -230,7 +254,7 @@ def check_small_classes(observed: Observed, checks: Checks) -> None:
         DatasetInvalid: there are some and onSmallClass is Fail, or fewer than two classes remain.
     """
     counts = np.bincount(observed.label[observed.alive], minlength=len(observed.names))
-    used = np.unique(observed.label)
+    used = np.union1d(observed.label, observed.empty)
     small = [int(code) for code in used if counts[code] < checks.min_images_per_class]
     policy = checks.on_small_class
     if small:
@@ -245,10 +269,10 @@ def check_small_classes(observed: Observed, checks: Checks) -> None:
             )
         gone = [code for code in small if policy == "Drop" or counts[code] == 0]
         observed.drop(np.isin(observed.label, gone))
+        done = "left out" if policy == "Drop" else "kept where there is any image" if gone else "kept"
         sentence = (
             f"{number(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer than "
-            f"{checks.min_images_per_class} images and {'are left out' if policy == 'Drop' else 'are kept'}: "
-            f"{listed}."
+            f"{checks.min_images_per_class} images and {'is' if len(small) == 1 else 'are'} {done}: {listed}."
         )
         rows = tuple((-1, observed.names[code], number(int(counts[code]), "image")) for code in small)
         observed.drafts.append(Draft("small-class", policy, len(small), sentence, rows[:MOST_EVIDENCE]))

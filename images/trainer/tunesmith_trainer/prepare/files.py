@@ -13,6 +13,8 @@ from tunesmith_package.store import ObjectInfo, Store
 from tunesmith_trainer.prepare.source import Fingerprint, Ignored, is_clutter
 
 SHARD_EXTENSION = ".tar"
+PACKED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+"""Compressed shards: recognised to be refused by name, as single images in them could not be found again."""
 TABLE_EXTENSIONS = (".csv", ".parquet")
 _MOST_IGNORED = 200
 _BATCH = 4_096
@@ -41,6 +43,7 @@ class Files:
     Attributes:
         table: path and size of each file that may be an image.
         shards: the .tar files.
+        packed: names of the compressed ones, which are not read.
         tables: the CSV and Parquet files that lie directly in the root.
         folders: names of the top folders that hold files of ``table``.
         fingerprint: over the names, sizes and versions of all of these.
@@ -49,6 +52,7 @@ class Files:
 
     table: pa.Table
     shards: tuple[ObjectInfo, ...]
+    packed: tuple[str, ...]
     tables: tuple[ObjectInfo, ...]
     folders: frozenset[str]
     fingerprint: Fingerprint
@@ -63,10 +67,16 @@ class Files:
         """The same root as if it held nothing but one shard."""
         fingerprint = Fingerprint("files")
         shards = tuple(each for each in self.shards if each.key == key)
+        packed = tuple(each for each in self.packed if each == key)
         for each in shards:
             fingerprint.add(each.key, each.size, each.version)
         return replace(
-            self, table=_SCHEMA.empty_table(), shards=shards, fingerprint=fingerprint, leftovers=Leftovers()
+            self,
+            table=_SCHEMA.empty_table(),
+            shards=shards,
+            packed=packed,
+            fingerprint=fingerprint,
+            leftovers=Leftovers(),
         )
 
 
@@ -79,6 +89,7 @@ def list_files(store: Store) -> Files:
     """
     fingerprint, leftovers = Fingerprint("files"), Leftovers()
     shards: list[ObjectInfo] = []
+    packed: list[str] = []
     tables: list[ObjectInfo] = []
     folders: set[str] = set()
     batches: list[pa.RecordBatch] = []
@@ -90,7 +101,7 @@ def list_files(store: Store) -> Files:
         pending.clear()
 
     for info in store.list():
-        if not _is_text(info.key):
+        if not is_text(info.key):
             # Neither the ledger nor a report could write such a name down.
             leftovers.add(
                 info.key.encode(errors="surrogateescape").decode(errors="backslashreplace"), "odd-name"
@@ -105,6 +116,8 @@ def list_files(store: Store) -> Files:
             continue
         elif info.key.lower().endswith(SHARD_EXTENSION):
             shards.append(info)
+        elif info.key.lower().endswith(PACKED_EXTENSIONS):
+            packed.append(info.key)
         else:
             pending.append((info.key, info.size))
             if "/" in info.key:
@@ -114,13 +127,15 @@ def list_files(store: Store) -> Files:
         fingerprint.add(info.key, info.size, info.version)
     flush()
     table = pa.Table.from_batches(batches, _SCHEMA)
-    if not (table.num_rows or shards or tables or leftovers.counts):
+    if not (table.num_rows or shards or packed or tables or leftovers.counts):
         raise DatasetMissing(f"There is nothing at {store.uri}.", "Check spec.dataset.uri.")
-    return Files(table, tuple(shards), tuple(tables), frozenset(folders), fingerprint, leftovers)
+    return Files(
+        table, tuple(shards), tuple(packed), tuple(tables), frozenset(folders), fingerprint, leftovers
+    )
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name is Unicode; on a file system it may be any bytes."""
+def is_text(name: str) -> bool:
+    """Say whether a name is Unicode; on a file system it may be any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

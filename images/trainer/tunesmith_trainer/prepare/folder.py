@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+import pyarrow.compute as pc
+
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_package.store import Store
+from tunesmith_trainer.prepare.checks import named
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
-from tunesmith_trainer.prepare.files import Files
+from tunesmith_trainer.prepare.files import Files, is_text
 from tunesmith_trainer.prepare.objects import ObjectSource
-from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing, is_clutter
 from tunesmith_trainer.prepare.split_names import split_of
 
 
@@ -17,11 +20,16 @@ def list_folder(store: Store, files: Files) -> Listing:
     """List a class-per-folder tree. Folders below a class's folder belong to the class.
 
     Raises:
-        DatasetInvalid: the files lie in no class folders.
+        DatasetInvalid: the files lie in no class folders, or in folders that are called like splits and
+            make none.
     """
     for beside in (*files.tables, *files.shards):
         files.leftovers.add(beside.key, "clutter")
+    for packed in files.packed:
+        files.leftovers.add(packed, "clutter")
     splits = split_folders(files.folders)
+    if not splits:
+        _refuse_half_a_split(store.uri, files)
     table = EntryTable.build(_entries(files, splits))
     if len(table) == 0:
         tables = f" Point spec.dataset.uri at {files.tables[0].key} if it lists them." if files.tables else ""
@@ -30,6 +38,8 @@ def list_folder(store: Store, files: Files) -> Listing:
             "Make one folder for each class and put its images there, "
             f"or describe the images in a manifest with the columns path and label.{tables}",
         )
+    if empty := _empty_classes(store, table, splits):
+        files.fingerprint.add("empty", *empty)
     return Listing(
         fingerprint=files.fingerprint.hex(),
         source=ObjectSource(store, "Folder"),
@@ -38,6 +48,7 @@ def list_folder(store: Store, files: Files) -> Listing:
         entries=table,
         ignored=tuple(files.leftovers.some),
         ignored_counts=dict(files.leftovers.counts),
+        empty_classes=empty,
     )
 
 
@@ -52,6 +63,34 @@ def split_folders(names: Set[str]) -> dict[str, int]:
     if TRAIN not in kinds or not (kinds & {VALIDATION, TEST} or len(names) == 1):
         return {}
     return found
+
+
+def _empty_classes(store: Store, table: EntryTable, splits: dict[str, int]) -> tuple[str, ...]:
+    """Folders where classes lie that hold no image: left by a copy that failed, or still to be filled."""
+    found = {name for above in splits or ("",) for name in store.folders(above)}
+    full = set(pc.unique(table.column("label")).to_pylist())
+    return tuple(sorted(name for name in found - full if is_text(name) and not is_clutter(name)))
+
+
+def _refuse_half_a_split(uri: str, files: Files) -> None:
+    """Refuse folders like test/ants where they are neither splits nor, by their look, classes."""
+    called = {name for name in files.folders if split_of(name) is not None}
+    if not called:
+        return
+    tops = {key.partition("/")[0] for key, _ in files if key.count("/") > 1}
+    if not (inner := sorted(called & tops)):
+        return
+    if TRAIN in map(split_of, called):
+        others = sorted(files.folders - called)
+        problem = f"beside them lie {named(others)} and no validation or test folder"
+        remedy = f"Point spec.dataset.uri at the folder {inner[0]} alone, or add a test folder"
+    else:
+        problem = "there is no train folder beside them"
+        remedy = "Add a train folder, or move the classes up to have the split cut"
+    raise DatasetInvalid(
+        f"The top folders {named(inner)} of {uri} are called like splits and hold folders, but {problem}.",
+        f"{remedy}. If these are classes, rename them, or describe the images in a manifest.",
+    )
 
 
 def _entries(files: Files, splits: dict[str, int]) -> Iterator[Entry]:

@@ -50,6 +50,7 @@ class Observed:
         pixel: int64 ``[N]``, the image of the pixel file, or -1.
         alive: bool ``[N]``; False once a check dropped the image.
         drafts: what was found so far.
+        empty: int64, positions in ``names`` of classes that the source names without any image.
     """
 
     paths: pa.ChunkedArray
@@ -65,6 +66,7 @@ class Observed:
     pixel: IntArray
     alive: BoolArray
     drafts: list[Draft] = field(default_factory=list)
+    empty: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """N."""

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Self
 from tunesmith_api.reasons import DatasetInvalid, ObjectMissing
 from tunesmith_package.image_formats import IMAGE_EXTENSIONS
 from tunesmith_package.store import KeyRefused, Store, check_key
+from tunesmith_trainer.prepare.checks import named
 from tunesmith_trainer.prepare.files import Files
 from tunesmith_trainer.prepare.manifest import checked_weight
 from tunesmith_trainer.prepare.source import (
@@ -48,8 +49,14 @@ def list_shards(store: Store, files: Files, slice_names: tuple[str, ...] = ()) -
     """List the shards below a root; their samples are found while they are read.
 
     Raises:
-        DatasetInvalid: there is no shard.
+        DatasetInvalid: there is no shard, or one is compressed.
     """
+    if files.packed:
+        verb = "is" if len(files.packed) == 1 else "are"
+        raise DatasetInvalid(
+            f"{named(files.packed)} in {store.uri} {verb} compressed; only plain .tar shards are read.",
+            f"Unpack the compression, for example with gunzip {files.packed[0]}; images gain nothing by it.",
+        )
     if not files.shards:
         raise DatasetInvalid(
             f"{store.uri} holds no .tar files.", "Point spec.dataset.uri at the folder with the shards."

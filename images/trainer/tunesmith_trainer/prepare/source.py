@@ -94,6 +94,7 @@ class Listing:
         ignored: files left out, at most some hundred of them.
         ignored_counts: how many of each kind.
         slice_names: names of the slice columns.
+        empty_classes: class folders without any image.
     """
 
     fingerprint: str
@@ -105,6 +106,7 @@ class Listing:
     ignored: tuple[Ignored, ...] = ()
     ignored_counts: dict[str, int] = field(default_factory=dict)
     slice_names: tuple[str, ...] = ()
+    empty_classes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -125,8 +125,8 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     Nothing is moved to fill a gap: it would move back when images are added.
 
     Raises:
-        DatasetInvalid: a class has no training image, or there is no validation or no test image at all
-            although the spec wants some.
+        DatasetInvalid: a class has no training image or none that weighs anything, or there is no validation
+            or no test image at all although the spec wants some.
     """
     counts = np.zeros((len(observed.names), 3), np.int64)
     used = sides.split != DROPPED
@@ -137,6 +137,15 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
         raise DatasetInvalid(
             f"No training image is left of {named(untrained, 5)}.",
             "Add images to the class's training side, or choose another spec.dataset.split.seed.",
+        )
+    weights = np.zeros(len(observed.names))
+    trained = sides.split == TRAIN
+    np.add.at(weights, observed.label[trained], observed.weight[trained])
+    if weightless := [observed.names[code] for code in living if weights[code] == 0]:
+        raise DatasetInvalid(
+            f"All training images of {named(weightless, 5)} have the weight 0, so that nothing is learned of "
+            "what they show.",
+            "Give some of them a weight above 0, or leave the class out.",
         )
     for side, name in ((VALIDATION, "validation"), (TEST, "test")):
         lacking = [observed.names[code] for code in living if counts[code, side] == 0]

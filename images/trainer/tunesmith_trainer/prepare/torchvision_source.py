@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -48,16 +49,20 @@ def _split(*values: tuple[str, int], **fixed: Any) -> _Parts:
 _TRAIN_FLAG = _Parts("train", (("train", True, TRAIN), ("test", False, TEST)))
 _TRAIN_TEST = _split(("train", TRAIN), ("test", TEST))
 _ALL_THREE = _split(("train", TRAIN), ("val", VALIDATION), ("test", TEST))
+_TRAIN_VAL = _split(("train", TRAIN), ("val", TEST))
 _WHOLE = _Parts("", (("all", None, NO_SPLIT),))
 
 ALLOWED: dict[str, _Parts] = {
     "MNIST": _TRAIN_FLAG,
     "FashionMNIST": _TRAIN_FLAG,
     "KMNIST": _TRAIN_FLAG,
+    "QMNIST": _TRAIN_FLAG,
     "EMNIST": _Parts("train", _TRAIN_FLAG.values, (("split", "balanced"),)),
     "USPS": _TRAIN_FLAG,
     "CIFAR10": _TRAIN_FLAG,
     "CIFAR100": _TRAIN_FLAG,
+    "SEMEION": _Parts("", _WHOLE.values, (("download", False),)),
+    "FER2013": _TRAIN_TEST,
     "SVHN": _TRAIN_TEST,
     "STL10": _TRAIN_TEST,
     "GTSRB": _TRAIN_TEST,
@@ -69,17 +74,22 @@ ALLOWED: dict[str, _Parts] = {
     "FGVCAircraft": _ALL_THREE,
     "RenderedSST2": _ALL_THREE,
     "Country211": _split(("train", TRAIN), ("valid", VALIDATION), ("test", TEST)),
-    "Imagenette": _split(("train", TRAIN), ("val", TEST)),
+    "Imagenette": _TRAIN_VAL,
+    "ImageNet": _TRAIN_VAL,
+    "Places365": _split(("train-standard", TRAIN), ("val", TEST), small=True),
     "EuroSAT": _WHOLE,
     "SUN397": _WHOLE,
     "Caltech101": _WHOLE,
     "Caltech256": _WHOLE,
 }
-"""The classes that are read: those with one label for each image. None of them is asked to download."""
+"""The classes that are read: those with one label for each image. None of them is asked to download.
+
+Places365 is that of 256 pixels, ImageNet and Places365 are tested on their validation images.
+"""
 
 _LABELS = ("targets", "labels", "_labels", "y")
 _FILES = ("_image_files", "_images")
-_SAMPLES = ("samples", "_samples")
+_SAMPLES = ("samples", "_samples", "imgs")
 
 
 class TorchvisionSource:
@@ -117,13 +127,22 @@ class TorchvisionSource:
             ) from error
 
     def entries(self) -> Iterator[Entry]:
-        """Yield an entry for each image."""
+        """Yield an entry for each image.
+
+        Raises:
+            DatasetInvalid: an image has no label.
+        """
         for name, _, split in self._parts.values:
             dataset = self.datasets[name]
             labels = _labels(dataset)
             names = _class_names(dataset)
             files = _image_files(dataset)
             for index, label in enumerate(labels):
+                if label is None:
+                    raise DatasetInvalid(
+                        f"{self.format} in {self.root} has {name} images without labels.",
+                        "Put the files there that have them, for FER2013 fer2013.csv or icml_face_data.csv.",
+                    )
                 if files is None:
                     yield Entry(f"{name}/{index:07d}.png", names(int(label)), split, offset=index)
                 else:
@@ -176,7 +195,7 @@ def list_torchvision(uri: str) -> Listing:
     """
     source = TorchvisionSource(uri)
     fingerprint = Fingerprint("torchvision", source.format)
-    for path in sorted(_files(source.root, source.format)):
+    for path in sorted(each for each in files_root(uri).rglob("*") if each.is_file()):
         status = path.stat()
         fingerprint.add(path.relative_to(source.root).as_posix(), status.st_size, status.st_mtime_ns)
     table = EntryTable.build(source.entries())
@@ -184,6 +203,16 @@ def list_torchvision(uri: str) -> Listing:
         raise DatasetInvalid(f"{source.format} in {source.root} holds no images.", "Check its files.")
     fingerprint.add(len(table))
     return Listing(fingerprint.hex(), source, source.format, len(table), entries=table)
+
+
+def files_root(uri: str) -> Path:
+    """The folder with a class's files: its own where it has one, else all of the root.
+
+    Raises:
+        SpecInvalid: an unknown class, an unknown option or no root.
+    """
+    name, root = _parse(uri)
+    return root / name if (root / name).is_dir() else root
 
 
 def _parse(uri: str) -> tuple[str, Path]:
@@ -201,17 +230,13 @@ def _parse(uri: str) -> tuple[str, Path]:
     return name, Path(options["root"])
 
 
-def _files(root: Path, name: str) -> Iterable[Path]:
-    """The files of a class: its own folder where it has one, else all of the root."""
-    own = root / name
-    return (path for path in (own if own.is_dir() else root).rglob("*") if path.is_file())
-
-
 def _labels(dataset: Any) -> Iterable[Any]:
     for name in _LABELS:
         if hasattr(dataset, name):
-            found: Iterable[Any] = getattr(dataset, name)
-            return found
+            found: Any = getattr(dataset, name)
+            # QMNIST says more than the class of each image
+            labels: Iterable[Any] = found[:, 0] if getattr(found, "ndim", 1) == 2 else found
+            return labels
     samples = _first(dataset, _SAMPLES)
     if samples is not None:
         return (label for _, label in samples)
@@ -230,15 +255,15 @@ def _first(dataset: Any, names: Iterable[str]) -> Any:
     return next((found for name in names if (found := getattr(dataset, name, None)) is not None), None)
 
 
-def _class_names(dataset: Any) -> Any:
-    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
-    if not names:
-        return str
+def _class_names(dataset: Any) -> Callable[[int], str]:
+    found = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    names = [str(each[0] if isinstance(each, tuple) else each) for each in found or ()]
+    count = Counter(names)
 
     def name(label: int) -> str:
         if not 0 <= label < len(names):
             return str(label)
-        value = names[label]
-        return str(value[0] if isinstance(value, tuple) else value)
+        # ImageNet has two classes called crane and two called maillot
+        return names[label] if count[names[label]] == 1 else f"{names[label]} ({label})"
 
     return name
