@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -250,8 +250,8 @@ def _restore(
 
 def _relocated(index: pa.Table, table: pa.Table) -> pa.Table:
     """The index with its pixels where this machine's scan has them."""
-    where = {path: row for row, path in enumerate(table["path"].to_pylist())}
-    rows = np.asarray([where.get(path, -1) for path in index["path"].to_pylist()], np.int64)
+    where = {place: row for row, place in enumerate(_places(table))}
+    rows = np.asarray([where.get(place, -1) for place in _places(index)], np.int64)
     if not ((rows >= 0).all() and table["sha256"].take(pa.array(rows)).equals(index["sha256"])):
         raise DatasetInvalid(
             "Images have changed since this run prepared the dataset.",
@@ -259,6 +259,11 @@ def _relocated(index: pa.Table, table: pa.Table) -> pa.Table:
         )
     pixel = table["pixel"].take(pa.array(rows)).combine_chunks()
     return index.set_column(index.column_names.index("pixel"), "pixel", pixel)
+
+
+def _places(table: pa.Table) -> Iterator[tuple[str, int]]:
+    """Path and offset of each image: a shard may hold several images of one name."""
+    return zip(table["path"].to_pylist(), table["offset"].to_pylist(), strict=True)
 
 
 def build_index(judged: _Judged, table: pa.Table) -> tuple[pa.Table, tuple[str, ...], str]:

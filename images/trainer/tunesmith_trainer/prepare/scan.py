@@ -34,7 +34,7 @@ from tunesmith_trainer.processors import allowed_processors
 PART_IMAGES = 1_024
 PIXELS_FILE = "pixels.u8"
 SMALL_FILE = "small.u8"
-FORMAT = 1
+FORMAT = 2
 """Raise it whenever the same listing would give another scan."""
 
 SCHEMA = pa.schema(

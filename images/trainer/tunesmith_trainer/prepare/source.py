@@ -28,7 +28,7 @@ class Entry:
     """One image as the source names it, before its bytes are read.
 
     Attributes:
-        path: its name, relative to the root and unique.
+        path: its name, relative to the root; unique with ``offset``.
         label: its class as written.
         split: `dataset.TRAIN`, `VALIDATION`, `TEST` or `NO_SPLIT`.
         weight: at least 0.
