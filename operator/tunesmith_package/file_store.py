@@ -16,19 +16,30 @@ from urllib.parse import quote
 
 from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreError, StoreFull
 from tunesmith_package.patience import Patience, Transient
-from tunesmith_package.store import AFTER_FULL, KeyRefused, ObjectInfo, check_key
+from tunesmith_package.store import (
+    AFTER_FULL,
+    FOLDER_LINK,
+    OUTSIDE,
+    UNREADABLE,
+    KeyRefused,
+    ObjectDenied,
+    ObjectInfo,
+    check_key,
+)
 
 T = TypeVar("T")
 
 STAGING = ".tunesmith-staging"
 """Folder below the root where objects are written before they get their name; never listed."""
 
+_CHECK = "Check the address."
 _BLOCK_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 18
 _STALE_SECONDS = 86_400
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_BROKEN_LINK = {*_MISSING, errno.EACCES, errno.ENAMETOOLONG}
 # What a network file system answers while its server is away.
 _PASSING = {
     errno.EIO,
@@ -104,8 +115,8 @@ class FileStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key begins with ``prefix``, sorted by key.
 
-        A link that leaves the root is listed, so that it can be named, and refused when it is read. A
-        link to a folder inside the root is left out: its content is listed under its own name.
+        What is no object is listed too, so that it can be named, with a version that says what it is, and
+        refused when it is read. A link to a folder is not followed.
         """
         if "\0" in prefix or any(part in (".", "..") for part in prefix.split("/")) or prefix.startswith("/"):
             raise KeyRefused(f"The prefix {prefix[:200]!r} leaves the root.", "Use relative prefixes.")
@@ -167,7 +178,7 @@ class FileStore:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise FileNotFoundError(errno.ENOENT, "not a file", str(path))
+            raise ObjectMissing(f"{self.url(key)} is no file, but a folder, a pipe or a device.", _CHECK)
         return os.fdopen(handle, "rb", buffering=0)
 
     @contextlib.contextmanager
@@ -248,15 +259,20 @@ class FileStore:
 
     @staticmethod
     def _info(key: str, entry: os.DirEntry[str], root: Path) -> ObjectInfo | None:
+        link = entry.is_symlink()
+        if link and not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            return ObjectInfo(key, 0, OUTSIDE)
         try:
-            if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-                return ObjectInfo(key, 0, "outside")
-            if not entry.is_file():
-                return None
             status = entry.stat()
-        except FileNotFoundError:  # removed while we listed, or a link to nothing
-            return None
-        return ObjectInfo(key, status.st_size, str(status.st_mtime_ns))
+        except OSError as error:
+            if link and error.errno in _BROKEN_LINK:
+                return ObjectInfo(key, 0, UNREADABLE)
+            if error.errno == errno.ENOENT:  # removed while we listed
+                return None
+            raise
+        if stat.S_ISREG(status.st_mode):
+            return ObjectInfo(key, status.st_size, str(status.st_mtime_ns))
+        return ObjectInfo(key, 0, FOLDER_LINK if stat.S_ISDIR(status.st_mode) else UNREADABLE)
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -271,9 +287,12 @@ class FileStore:
         if error.errno in _FULL:
             return StoreFull(f"{self.uri} has no room for {key} ({cause}).", AFTER_FULL)
         if error.errno in _DENIED:
-            return StoreDenied(f"{where} may not be used ({cause}).", "Give this user the permission.")
+            denied = ObjectDenied if os.access(self.root, os.R_OK | os.X_OK) else StoreDenied
+            return denied(f"{where} may not be used ({cause}).", "Give this user the permission.")
+        if error.errno == errno.ELOOP:
+            return ObjectMissing(f"{where} is a link that leads back to itself.", _CHECK)
         if error.errno in _MISSING:
-            return ObjectMissing(f"{where} does not exist.", "Check the address.")
+            return ObjectMissing(f"{where} does not exist.", _CHECK)
         if error.errno in _PASSING:
             return Transient(cause)
         return StoreError(f"{where} cannot be used ({cause}).", "Check the folder and its disk.")

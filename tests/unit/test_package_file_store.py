@@ -15,7 +15,7 @@ import pytest
 from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreError, StoreFull
 from tunesmith_package.file_store import STAGING, FileStore
 from tunesmith_package.patience import Patience
-from tunesmith_package.store import KeyRefused
+from tunesmith_package.store import FOLDER_LINK, OUTSIDE, UNREADABLE, KeyRefused, ObjectDenied
 
 MIB = 1 << 20
 
@@ -175,29 +175,54 @@ def test_file_store_writing_onto_a_link_replaces_the_link_and_not_its_target(
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 
-def test_file_store_list_names_links_that_leave_the_root_so_that_they_can_be_reported(
+def test_file_store_list_names_what_is_no_object_so_that_it_can_be_reported(
     tmp_path: Path, store: FileStore
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     store.put("class/photo", b"x")
-    (store.root / "class" / "escape").symlink_to("../../secret")
-    (store.root / "class" / "dangling").symlink_to("nothing")
-    (store.root / "loop").symlink_to(".")
+    for name, target in (
+        ("class/escape", "../../secret"),
+        ("class/dangling", "nothing"),
+        ("class/beyond", "photo/deeper"),
+        ("class/itself", "itself"),
+        ("loop", "."),
+    ):
+        (store.root / name).symlink_to(target)
+    os.mkfifo(store.root / "class" / "pipe")
 
-    found = {each.key: (each.size, each.version == "outside") for each in store.list()}
+    found = {each.key: (each.size, each.version) for each in store.list()}
 
-    assert found == {"class/escape": (0, True), "class/photo": (1, False)}
+    assert found.pop("class/photo")[0] == 1
+    assert found == {
+        "class/escape": (0, OUTSIDE),
+        "class/dangling": (0, UNREADABLE),
+        "class/beyond": (0, UNREADABLE),
+        "class/itself": (0, UNREADABLE),
+        "class/pipe": (0, UNREADABLE),
+        "loop": (0, FOLDER_LINK),
+    }
 
 
-def test_file_store_pipes_and_folders_are_no_objects(store: FileStore) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("pipe", "no file, but a folder, a pipe or a device"),
+        ("folder", "no file, but a folder, a pipe or a device"),
+        ("itself", "leads back to itself"),
+        ("dangling", "does not exist"),
+    ],
+)
+def test_file_store_pipes_folders_and_broken_links_are_no_objects(
+    store: FileStore, key: str, words: str
+) -> None:
     store.put("folder/file", b"x")
     os.mkfifo(store.root / "pipe")
+    (store.root / "itself").symlink_to("itself")
+    (store.root / "dangling").symlink_to("nothing")
 
-    for key in ("pipe", "folder"):
-        with pytest.raises(ObjectMissing):
-            store.get(key)
-        assert not store.exists(key)
-    assert [each.key for each in store.list()] == ["folder/file"]
+    with pytest.raises(ObjectMissing, match=words):
+        store.get(key)
+    assert not store.exists(key)
 
 
 @pytest.mark.parametrize("key", ["object/below", "object/below/deeper"])
@@ -244,6 +269,19 @@ def test_file_store_without_permission_says_so_at_once(tmp_path: Path, store: Fi
             folder.chmod(mode)
 
     assert printed == ["get StoreDenied", "list StoreDenied", "put StoreDenied"]
+
+
+def test_file_store_with_one_object_that_may_not_be_read_denies_that_object(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("key", b"x")
+
+    def denied(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", denied)  # root may read everything
+    with pytest.raises(ObjectDenied, match="key may not be used"):
+        store.get("key")
 
 
 def output_of(program: str, *arguments: object) -> list[str]:

@@ -33,6 +33,11 @@ _CONVERSIONS = {
 _IGNORED = {
     "clutter": ("clutter", "Ignore", "lie beside the images and are ignored (hidden, text or system files)"),
     "outside-root": ("path-outside-root", "Refuse", "link out of the dataset's root and are refused"),
+    "folder-link": (
+        "folder-link",
+        "Ignore",
+        "link to a folder of the dataset, which counts under its own name only, and are ignored",
+    ),
     "odd-name": ("odd-name", "Ignore", "have names that are not UTF-8 and are left out: rename them"),
     "outside-splits": ("outside-splits", "Ignore", "lie beside the train and test folders and are ignored"),
     "outside-classes": ("outside-classes", "Ignore", "lie in no class folder and are ignored"),
