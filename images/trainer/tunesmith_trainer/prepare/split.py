@@ -125,8 +125,8 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     Nothing is moved to fill a gap: it would move back when images are added.
 
     Raises:
-        DatasetInvalid: a class has no training image, or there is no validation or no test image at all
-            although the spec wants some.
+        DatasetInvalid: a class has no training image, or there is no test image at all, or no validation
+            image although the spec wants some.
     """
     counts = np.zeros((len(observed.names), 3), np.int64)
     used = sides.split != DROPPED
@@ -140,7 +140,13 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
         )
     for side, name in ((VALIDATION, "validation"), (TEST, "test")):
         lacking = [observed.names[code] for code in living if counts[code, side] == 0]
-        if lacking and (len(lacking) < len(living) or getattr(spec.split, name) > 0):
+        wanted = getattr(spec.split, name) > 0
+        if side == TEST and len(lacking) == len(living) and not wanted:
+            raise DatasetInvalid(
+                "There is no test image and spec.dataset.split.test is 0, so no model could be verified.",
+                "Set spec.dataset.split.test to 0.15, or bring a test split with the dataset.",
+            )
+        if lacking and (len(lacking) < len(living) or wanted):
             observed.drafts.append(_lacking(name, lacking, len(living)))
 
 
