@@ -26,7 +26,7 @@ from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
-from tunesmith_trainer.prepare.dataset import Dataset
+from tunesmith_trainer.prepare.dataset import Dataset, DatasetUnusable
 from tunesmith_trainer.prepare.prepare import prepare_dataset
 from tunesmith_trainer.prepare.source import Listing
 from tunesmith_trainer.prepare.sources import list_source
@@ -136,7 +136,11 @@ class JobRun:
         self.board.enter("Preparing")
         finished = self.workspace.read_marker("prepare") is not None
         with self.events.stage("prepare", reused=finished):
-            dataset = prepare_dataset(self.spec, self.workspace, self.events, listing=listing)
+            try:
+                dataset = prepare_dataset(self.spec, self.workspace, self.events, listing=listing)
+            except DatasetUnusable as error:
+                self.board.update(dataset=DatasetStatus.model_validate(error.status))
+                raise
         self.board.update(dataset=DatasetStatus.model_validate(dataset.status()))
         self.board.condition(
             TrainingJobCondition.DATA_READY,

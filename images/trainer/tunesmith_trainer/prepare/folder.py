@@ -6,6 +6,7 @@ from collections.abc import Iterator, Set
 
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_package.store import Store
+from tunesmith_trainer.prepare.checks import ignored, left_out
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.files import Files
 from tunesmith_trainer.prepare.objects import ObjectSource
@@ -25,9 +26,11 @@ def list_folder(store: Store, files: Files) -> Listing:
     table = EntryTable.build(_entries(files, splits))
     if len(table) == 0:
         tables = f" Point spec.dataset.uri at {files.tables[0].key} if it lists them." if files.tables else ""
+        causes = left_out(ignored(files.leftovers.counts, files.leftovers.some))
+        copy = "Copy what is linked into the root. " if "outside-root" in files.leftovers.counts else ""
         raise DatasetInvalid(
-            f"{store.uri} has no folders with images in them.",
-            "Make one folder for each class and put its images there, "
+            f"{store.uri} has no folders with images in them.{causes}",
+            f"{copy}Make one folder for each class and put its images there, "
             f"or describe the images in a manifest with the columns path and label.{tables}",
         )
     return Listing(

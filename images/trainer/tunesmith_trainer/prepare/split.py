@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid
-from tunesmith_trainer.prepare.checks import evidence, named, number
+from tunesmith_trainer.prepare.checks import evidence, left_out, named, number
 from tunesmith_trainer.prepare.dataset import DROPPED, TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.duplicates import Twins, near_pairs, originals, pools
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
@@ -135,7 +135,7 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     untrained = [observed.names[code] for code in living if counts[code, TRAIN] == 0]
     if untrained:
         raise DatasetInvalid(
-            f"No training image is left of {named(untrained, 5)}.",
+            f"No training image is left of {named(untrained, 5)}.{left_out(observed.drafts)}",
             "Add images to the class's training side, or choose another spec.dataset.split.seed.",
         )
     for side, name in ((VALIDATION, "validation"), (TEST, "test")):
@@ -147,13 +147,13 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
                 "Set spec.dataset.split.test to 0.15, or bring a test split with the dataset.",
             )
         if lacking and (len(lacking) < len(living) or wanted):
-            observed.drafts.append(_lacking(name, lacking, len(living)))
+            observed.drafts.append(_lacking(name, lacking, len(living), left_out(observed.drafts)))
 
 
-def _lacking(name: str, classes: list[str], of: int) -> Draft:
+def _lacking(name: str, classes: list[str], of: int, causes: str) -> Draft:
     if len(classes) == of:
         raise DatasetInvalid(
-            f"Of these few images no image is on the {name} side of the split.",
+            f"Of these few images no image is on the {name} side of the split.{causes}",
             f"Add images, raise spec.dataset.split.{name}, or choose another spec.dataset.split.seed.",
         )
     has = "has" if len(classes) == 1 else "have"
