@@ -20,7 +20,7 @@ import torch
 from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
-from tunesmith_api.status import DatasetStatus, SearchStatus, TrialStatus
+from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
@@ -168,6 +168,7 @@ class JobRun:
             trials = Ledger(self.store, f"{self.prefix}ledger/").trials
             searched = SearchResult(candidate, trials, suspects, timings, ended)
             self.board.update(search=search_status(searched.trials))
+        self._tell_suspects(dataset, len(searched.suspects))
         chosen = searched.candidate.facts
         self.board.condition(
             TrainingJobCondition.SEARCH_COMPLETE,
@@ -176,6 +177,19 @@ class JobRun:
             f"{searched.ended} {chosen.selection}",
         )
         return searched
+
+    def _tell_suspects(self, dataset: Dataset, count: int) -> None:
+        """Count the suspected labels among the findings on the dataset, as soon as the search knows them."""
+        policy = self.spec.dataset.checks.label_noise
+        if not count:
+            return
+        status = DatasetStatus.model_validate(dataset.status())
+        found = FindingCount(check="label-noise", count=count, policy=policy)
+        self.board.update(dataset=status.model_copy(update={"findings": (*status.findings, found)}))
+        done = "nothing learns from these images" if policy == "Drop" else "the report shows them"
+        labels = f"{count:,} label{' is' if count == 1 else 's are'}"
+        sentence = f"{labels} probably wrong; {done}."
+        self.events.emit("finding", check="label-noise", count=count, policy=policy, sentence=sentence)
 
     def _run_search(self, dataset: Dataset) -> SearchResult:
         # Ray and Optuna take seconds to import; a run whose search is finished does without.
