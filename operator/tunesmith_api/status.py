@@ -99,8 +99,9 @@ class FindingCount(ApiModel):
 class DatasetStatus(ApiModel):
     """The dataset as it was found."""
 
-    digest: Digest
-    """Stands for the images, labels and split; the same on every machine."""
+    digest: Digest | None = None
+    """Stands for the images, labels and split; the same on every machine.
+    Unset when the checks refuse them."""
     images: Count
     """Images that are used."""
     classes: Count

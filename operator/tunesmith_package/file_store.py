@@ -1,29 +1,45 @@
 """A folder as a store: atomic by rename and hard link, durable by fsync, closed against escaping paths."""
 
+import builtins
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreError, StoreFull
 from tunesmith_package.patience import Patience, Transient
-from tunesmith_package.store import AFTER_FULL, KeyRefused, ObjectInfo, check_key
+from tunesmith_package.store import (
+    AFTER_FULL,
+    FOLDER_LINK,
+    OUTSIDE,
+    UNREADABLE,
+    KeyRefused,
+    ObjectDenied,
+    ObjectInfo,
+    check_key,
+)
+
+T = TypeVar("T")
 
 STAGING = ".tunesmith-staging"
 """Folder below the root where objects are written before they get their name; never listed."""
 
+_CHECK = "Check the address."
 _BLOCK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18
 _STALE_SECONDS = 86_400
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_BROKEN_LINK = {*_MISSING, errno.EACCES, errno.ENAMETOOLONG}
 # What a network file system answers while its server is away.
 _PASSING = {
     errno.EIO,
@@ -62,22 +78,13 @@ class FileStore:
         return self._patience.call(self.uri, attempt)
 
     def open(self, key: str) -> BinaryIO:
-        """Open an object for reading."""
-
-        def attempt() -> BinaryIO:
-            with self._translated(key):
-                return self._open(key)
-
-        return self._patience.call(self.uri, attempt)
+        """Open an object for reading; when its file system was away, reading goes on where it stopped."""
+        return io.BufferedReader(_Stream(self, key), _BUFFER_BYTES)
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object into a local file, which appears whole or not at all."""
-
-        def attempt() -> None:
-            with self.open(key) as source:
-                write_local(path, source)
-
-        self._patience.call(self.uri, attempt)
+        with self.open(key) as source:
+            write_local(path, source)
 
     def put(self, key: str, data: bytes | Path) -> None:
         """Write an object by renaming a finished file over its name."""
@@ -108,8 +115,8 @@ class FileStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key begins with ``prefix``, sorted by key.
 
-        A link that leaves the root is listed, so that it can be named, and refused when it is read. A
-        link to a folder inside the root is left out: its content is listed under its own name.
+        What is no object is listed too, so that it can be named, with a version that says what it is, and
+        refused when it is read. A link to a folder is not followed.
         """
         if "\0" in prefix or any(part in (".", "..") for part in prefix.split("/")) or prefix.startswith("/"):
             raise KeyRefused(f"The prefix {prefix[:200]!r} leaves the root.", "Use relative prefixes.")
@@ -129,9 +136,15 @@ class FileStore:
 
     def exists(self, key: str) -> bool:
         """Say whether the key holds a file."""
-        path = self._resolve(key)
-        with self._translated(key):
-            return path.is_file()
+
+        def attempt() -> bool:
+            try:
+                with self._translated(key):
+                    return stat.S_ISREG(self._resolve(key).stat().st_mode)
+            except ObjectMissing:
+                return False
+
+        return self._patience.call(self.uri, attempt)
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -170,14 +183,14 @@ class FileStore:
         folder, _, name = check_key(key).rpartition("/")
         return (self._resolve(folder) if folder else self._real_root()) / name
 
-    def _open(self, key: str) -> BinaryIO:
+    def _open(self, key: str) -> io.FileIO:
         path = self._resolve(key)
         # O_NONBLOCK: opening a pipe that somebody put into a dataset must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise FileNotFoundError(errno.ENOENT, "not a file", str(path))
-        return os.fdopen(handle, "rb")
+            raise ObjectMissing(f"{self.url(key)} is no file, but a folder, a pipe or a device.", _CHECK)
+        return os.fdopen(handle, "rb", buffering=0)
 
     @contextlib.contextmanager
     def _staged(self, key: str, data: bytes | Path) -> Iterator[tuple[Path, Path]]:
@@ -224,18 +237,30 @@ class FileStore:
                     left.unlink()
 
     def _walk(self, folder: str, prefix: str, root: Path) -> Iterator[ObjectInfo]:
+        found = self._patience.call(self.uri, lambda: self._entries(folder, prefix, root))
+        for key, info in sorted(found, key=lambda pair: pair[0]):
+            if info is not None:
+                yield info
+            else:
+                yield from self._walk(key[:-1], prefix, root)
+
+    def _entries(self, folder: str, prefix: str, root: Path) -> builtins.list[tuple[str, ObjectInfo | None]]:
+        """Return the key of each folder and object of a folder, with what a listing says of objects."""
+        found: list[tuple[str, ObjectInfo | None]] = []
         with self._translated(folder or "."):
             try:
-                with os.scandir(root / folder) as entries:
-                    found = [(self._child(folder, entry), entry) for entry in entries]
+                entries = os.scandir(root / folder)
             except (FileNotFoundError, NotADirectoryError):
-                return
-        for key, entry in sorted(found, key=lambda pair: pair[0]):
-            if key.endswith("/"):
-                if key != f"{STAGING}/" and (key.startswith(prefix) or prefix.startswith(key)):
-                    yield from self._walk(key[:-1], prefix, root)
-            elif key.startswith(prefix) and (info := self._info(key, entry, root)) is not None:
-                yield info
+                return found
+            with entries:
+                for entry in entries:
+                    key = self._child(folder, entry)
+                    if key.endswith("/"):
+                        if key != f"{STAGING}/" and (key.startswith(prefix) or prefix.startswith(key)):
+                            found.append((key, None))
+                    elif key.startswith(prefix) and (info := self._info(key, entry, root)) is not None:
+                        found.append((key, info))
+        return found
 
     @staticmethod
     def _child(folder: str, entry: os.DirEntry[str]) -> str:
@@ -245,15 +270,20 @@ class FileStore:
 
     @staticmethod
     def _info(key: str, entry: os.DirEntry[str], root: Path) -> ObjectInfo | None:
+        link = entry.is_symlink()
+        if link and not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            return ObjectInfo(key, 0, OUTSIDE)
         try:
-            if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-                return ObjectInfo(key, 0, "outside")
-            if not entry.is_file():
-                return None
             status = entry.stat()
-        except FileNotFoundError:  # removed while we listed, or a link to nothing
-            return None
-        return ObjectInfo(key, status.st_size, str(status.st_mtime_ns))
+        except OSError as error:
+            if link and error.errno in _BROKEN_LINK:
+                return ObjectInfo(key, 0, UNREADABLE)
+            if error.errno == errno.ENOENT:  # removed while we listed
+                return None
+            raise
+        if stat.S_ISREG(status.st_mode):
+            return ObjectInfo(key, status.st_size, str(status.st_mtime_ns))
+        return ObjectInfo(key, 0, FOLDER_LINK if stat.S_ISDIR(status.st_mode) else UNREADABLE)
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -268,12 +298,81 @@ class FileStore:
         if error.errno in _FULL:
             return StoreFull(f"{self.uri} has no room for {key} ({cause}).", AFTER_FULL)
         if error.errno in _DENIED:
-            return StoreDenied(f"{where} may not be used ({cause}).", "Give this user the permission.")
+            denied = ObjectDenied if os.access(self.root, os.R_OK | os.X_OK) else StoreDenied
+            return denied(f"{where} may not be used ({cause}).", "Give this user the permission.")
+        if error.errno == errno.ELOOP:
+            return ObjectMissing(f"{where} is a link that leads back to itself.", _CHECK)
         if error.errno in _MISSING:
-            return ObjectMissing(f"{where} does not exist.", "Check the address.")
+            return ObjectMissing(f"{where} does not exist.", _CHECK)
         if error.errno in _PASSING:
             return Transient(cause)
         return StoreError(f"{where} cannot be used ({cause}).", "Check the folder and its disk.")
+
+
+class _Stream(io.RawIOBase):
+    """A file's bytes; it is opened again where reading stopped, unless it has become another one."""
+
+    def __init__(self, store: FileStore, key: str) -> None:
+        self._store, self._key = store, key
+        self._position = 0
+        self._file: io.FileIO | None = None
+        self._version: tuple[int, int] | None = None
+        self._attempt(self._connected)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = self._attempt(lambda: self._connected().seek(offset, whence))
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._attempt(lambda: self._connected().readinto(buffer)) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _attempt(self, work: Callable[[], T]) -> T:
+        def attempt() -> T:
+            try:
+                with self._store._translated(self._key):
+                    return work()
+            except Transient:
+                self._drop()
+                raise
+
+        return self._store._patience.call(self._store.uri, attempt)
+
+    def _connected(self) -> io.FileIO:
+        if self._file is None:
+            file = self._store._open(self._key)
+            try:
+                status = os.fstat(file.fileno())
+                version = (status.st_size, status.st_mtime_ns)
+                if self._version not in (None, version):
+                    where = self._store.url(self._key)
+                    raise StoreError(f"{where} was changed while it was read.", "Read it again.")
+                file.seek(self._position)
+            except BaseException:
+                file.close()
+                raise
+            self._file, self._version = file, version
+        return self._file
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def write_local(path: Path, source: BinaryIO) -> None:

@@ -18,6 +18,10 @@ from tunesmith_package.patience import Patience
 AFTER_FULL = "What is there is kept: make room and run the same command again."
 """What to do when a store or a disk has no room; every write is whole or not there."""
 
+OUTSIDE, UNREADABLE, FOLDER_LINK = "outside", "unreadable", "folder-link"
+"""Versions in a listing of what has a key and is no object: a link out of the root; a link to nothing, a pipe
+or a device; a link to a folder below the root, whose content is listed under its own name."""
+
 PATIENCE_SECONDS = 300.0
 """How long a store may stay away unless somebody says otherwise."""
 
@@ -28,6 +32,10 @@ class KeyRefused(StoreDenied):
     """A key that would leave the store's root, or that no store could hold."""
 
 
+class ObjectDenied(StoreDenied):
+    """One object that may not be used, in a store that may."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object in a listing.
@@ -35,7 +43,8 @@ class ObjectInfo:
     Attributes:
         key: its key, relative to the store's root, with ``/`` between the parts.
         size: bytes.
-        version: changes whenever the object is written: S3's ETag, or a file's time of change in ns.
+        version: changes whenever the object is written: S3's ETag, or a file's time of change in ns;
+            or one of `OUTSIDE`, `UNREADABLE` and `FOLDER_LINK`.
     """
 
     key: str

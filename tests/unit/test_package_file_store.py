@@ -1,17 +1,21 @@
 """A folder as a store: what only a file system can do to it."""
 
+import errno
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreFull
+from tunesmith_api.reasons import DiskFull, ObjectMissing, StoreDenied, StoreError, StoreFull
 from tunesmith_package.file_store import STAGING, FileStore
-from tunesmith_package.store import KeyRefused
+from tunesmith_package.patience import Patience
+from tunesmith_package.store import FOLDER_LINK, OUTSIDE, UNREADABLE, KeyRefused, ObjectDenied
 
 MIB = 1 << 20
 
@@ -171,29 +175,54 @@ def test_file_store_writing_onto_a_link_replaces_the_link_and_not_its_target(
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 
-def test_file_store_list_names_links_that_leave_the_root_so_that_they_can_be_reported(
+def test_file_store_list_names_what_is_no_object_so_that_it_can_be_reported(
     tmp_path: Path, store: FileStore
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     store.put("class/photo", b"x")
-    (store.root / "class" / "escape").symlink_to("../../secret")
-    (store.root / "class" / "dangling").symlink_to("nothing")
-    (store.root / "loop").symlink_to(".")
+    for name, target in (
+        ("class/escape", "../../secret"),
+        ("class/dangling", "nothing"),
+        ("class/beyond", "photo/deeper"),
+        ("class/itself", "itself"),
+        ("loop", "."),
+    ):
+        (store.root / name).symlink_to(target)
+    os.mkfifo(store.root / "class" / "pipe")
 
-    found = {each.key: (each.size, each.version == "outside") for each in store.list()}
+    found = {each.key: (each.size, each.version) for each in store.list()}
 
-    assert found == {"class/escape": (0, True), "class/photo": (1, False)}
+    assert found.pop("class/photo")[0] == 1
+    assert found == {
+        "class/escape": (0, OUTSIDE),
+        "class/dangling": (0, UNREADABLE),
+        "class/beyond": (0, UNREADABLE),
+        "class/itself": (0, UNREADABLE),
+        "class/pipe": (0, UNREADABLE),
+        "loop": (0, FOLDER_LINK),
+    }
 
 
-def test_file_store_pipes_and_folders_are_no_objects(store: FileStore) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("pipe", "no file, but a folder, a pipe or a device"),
+        ("folder", "no file, but a folder, a pipe or a device"),
+        ("itself", "leads back to itself"),
+        ("dangling", "does not exist"),
+    ],
+)
+def test_file_store_pipes_folders_and_broken_links_are_no_objects(
+    store: FileStore, key: str, words: str
+) -> None:
     store.put("folder/file", b"x")
     os.mkfifo(store.root / "pipe")
+    (store.root / "itself").symlink_to("itself")
+    (store.root / "dangling").symlink_to("nothing")
 
-    for key in ("pipe", "folder"):
-        with pytest.raises(ObjectMissing):
-            store.get(key)
-        assert not store.exists(key)
-    assert [each.key for each in store.list()] == ["folder/file"]
+    with pytest.raises(ObjectMissing, match=words):
+        store.get(key)
+    assert not store.exists(key)
 
 
 @pytest.mark.parametrize("key", ["object/below", "object/below/deeper"])
@@ -240,6 +269,19 @@ def test_file_store_without_permission_says_so_at_once(tmp_path: Path, store: Fi
             folder.chmod(mode)
 
     assert printed == ["get StoreDenied", "list StoreDenied", "put StoreDenied"]
+
+
+def test_file_store_with_one_object_that_may_not_be_read_denies_that_object(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("key", b"x")
+
+    def denied(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", denied)  # root may read everything
+    with pytest.raises(ObjectDenied, match="key may not be used"):
+        store.get("key")
 
 
 def output_of(program: str, *arguments: object) -> list[str]:
@@ -298,3 +340,99 @@ def test_folders_names_empty_ones_too_but_no_links_and_nothing_of_its_own(tmp_pa
     assert store.folders("b") == ("c",)
     with pytest.raises(KeyRefused):
         store.folders("../s")
+
+
+# Away for a while
+
+
+class Outage:
+    """Lets one call of a function fail as a network file system does, and remembers what was said of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+        self.monkeypatch, self.said = monkeypatch, list[str]()
+        self.store = FileStore(root, Patience(60, self.said.append, sleep=lambda _: None))
+
+    def strike(self, target: object, name: str, number: int) -> None:
+        real, left = getattr(target, name), [OSError(number, os.strerror(number))]
+
+        def failing_once(*arguments: Any, **options: Any) -> Any:
+            if left:
+                raise left.pop()
+            return real(*arguments, **options)
+
+        self.monkeypatch.setattr(target, name, failing_once)
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Outage:
+    return Outage(monkeypatch, tmp_path / "store")
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize(
+    ("name", "call", "expected"),
+    [
+        pytest.param("scandir", lambda store: [each.key for each in store.list()], ["a/b", "c"], id="list"),
+        pytest.param("stat", lambda store: store.exists("a/b"), True, id="exists"),
+        pytest.param("stat", lambda store: store.put_if_absent("new", b"x"), True, id="put_if_absent"),
+        pytest.param("open", lambda store: store.open("a/b").read(), b"x", id="open"),
+    ],
+)
+def test_file_store_that_is_away_for_a_moment_is_waited_for(
+    outage: Outage, number: int, name: str, call: Callable[[FileStore], object], expected: object
+) -> None:
+    for key in ("a/b", "c"):
+        outage.store.put(key, b"x")
+    outage.strike(os, name, number)
+
+    assert call(outage.store) == expected
+    (said,) = outage.said
+    assert os.strerror(number) in said
+
+
+def test_file_store_that_goes_away_below_a_listing_lists_each_object_once(outage: Outage) -> None:
+    for key in ("a/b", "a/c", "d"):
+        outage.store.put(key, b"x")
+    listing = outage.store.list()
+    first = next(listing)
+    outage.strike(os, "scandir", errno.ESTALE)
+
+    assert [first.key, *(each.key for each in listing)] == ["a/b", "a/c", "d"]
+
+
+def stop_reading_at(monkeypatch: pytest.MonkeyPatch, position: int, meanwhile: Callable[[], None]) -> None:
+    """Let the first read behind a position fail; ``meanwhile`` happens while the file system is away."""
+    passing = [OSError(errno.EIO, "away")]
+
+    class Stopping(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            if passing and self.tell() >= position:
+                meanwhile()
+                raise passing.pop()
+            return super().readinto(buffer) or 0
+
+    monkeypatch.setattr(FileStore, "_open", lambda store, key: Stopping(store.path(key), "rb"))
+
+
+def test_file_store_stream_goes_on_where_its_file_system_went_away(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(2 * MIB)
+    outage.store.put("shard", content)
+    stop_reading_at(monkeypatch, MIB, lambda: None)
+
+    with outage.store.open("shard") as stream:
+        assert b"".join(iter(lambda: stream.read(10_000), b"")) == content
+        stream.seek(MIB + 5)
+        assert stream.read(10) == content[MIB + 5 : MIB + 15]
+    assert len(outage.said) == 1
+
+
+def test_file_store_stream_of_a_file_that_was_replaced_meanwhile_says_so(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage.store.put("shard", bytes(2 * MIB))
+    stop_reading_at(monkeypatch, MIB, lambda: outage.store.put("shard", b"another"))
+
+    with outage.store.open("shard") as stream, pytest.raises(StoreError, match="changed while it was read"):
+        stream.read()

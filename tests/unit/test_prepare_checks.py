@@ -215,11 +215,12 @@ def test_class_whose_images_are_all_bad_is_small(tmp_path: Path) -> None:
 
 
 def with_empty_folders(root: Path, above: str = "") -> PhotoSet:
-    """Two classes, a folder without files, one with clutter alone, and hidden ones."""
+    """Two classes, two folders without files that anybody put there, one with annotations, and hidden ones."""
     photos = PhotoSet(root).photos(f"{above}ants", 12).photos(f"{above}bees", 12)
     for name in (".git", "@eaDir", "moths"):
         (photos.root / above / name).mkdir()
-    return photos.add(f"{above}wasps/notes.txt", b"clutter")
+    photos.add(f"{above}annotations/1.xml", b"<no image/>")
+    return photos.add(f"{above}wasps/Thumbs.db", b"the system's")
 
 
 @pytest.mark.parametrize("above", ["", "train/"])

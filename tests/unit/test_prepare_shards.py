@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import webdataset  # type: ignore[import-untyped]
 from tests.testbed.photo_sets import Bench, PhotoSet, encode, finding, picture, splits, two_classes
@@ -30,10 +31,10 @@ def write_shard(path: Path, samples: list[dict[str, Any]]) -> None:
             writer.write(each)
 
 
-def members(path: Path, files: dict[str, bytes]) -> None:
-    """A plain tar with these members."""
+def members(path: Path, files: dict[str, bytes], mode: Literal["w", "a"] = "w") -> None:
+    """A plain tar with these members, or these behind those that it has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, mode) as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -233,6 +234,30 @@ def test_max_images_per_class_of_shards_takes_the_same_ones_whatever_else_is_the
         chosen.append({path for path in dataset.paths.to_pylist() if int(path[6:11]) < 30})
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 10
+
+
+def test_shard_that_was_written_to_twice_is_prepared_and_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "shards" / "0.tar"
+    write_shard(path, [sample(at, "ab"[at % 2]) for at in range(20)])
+    members(path, {"00003.jpg": encode(picture(77)), "00003.cls": b"b"}, "a")
+    first = Bench(tmp_path).prepare(path.parent)
+    assert first.paths.to_pylist().count("0.tar/00003.jpg") == 2
+    second = Bench(tmp_path).prepare(path.parent)
+    rows = np.arange(len(first))
+    assert np.array_equal(second.pixels.read(rows), first.pixels.read(rows))
+    read = {second.source_bytes(int(row)) for row in rows}
+    assert {encode(picture(3)), encode(picture(77))} <= read
+
+
+def test_member_that_follows_one_of_its_own_name_begins_another_sample(tmp_path: Path) -> None:
+    path = tmp_path / "shards" / "0.tar"
+    write_shard(path, [sample(at, "ab"[at % 2]) for at in range(20)])
+    for seed, label in ((80, b"a"), (81, b"b")):
+        members(path, {"x.jpg": encode(picture(seed)), "x.cls": label}, "a")
+    dataset = Bench(tmp_path).prepare(path.parent)
+    rows = [row for row, name in enumerate(dataset.paths.to_pylist()) if name == "0.tar/x.jpg"]
+    found = {dataset.source_bytes(row): dataset.classes[dataset.labels[row]] for row in rows}
+    assert found == {encode(picture(80)): "a", encode(picture(81)): "b"}
 
 
 def test_progress_of_shards_counts_what_was_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,45 @@ def test_link_out_of_the_root_is_refused_and_counted(tmp_path: Path) -> None:
     found = finding(dataset, "path-outside-root")
     assert (found.policy, found.count) == ("Refuse", 2)
     assert len(dataset) == 16
+
+
+def test_entries_that_cannot_be_read_are_skipped_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = two_classes(tmp_path / "photos", 12).photos("bees", 1)
+    for name, target in (("dangling.jpg", "nothing.jpg"), ("itself.jpg", "itself.jpg")):
+        (photos.root / "ants" / name).symlink_to(target)
+    os.mkfifo(photos.root / "ants" / "pipe.jpg")
+    opened = os.open
+
+    def guarded(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("bees/00025.jpg"):  # root may read everything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", guarded)
+    dataset = Bench(tmp_path, "skip").prepare(photos.root, {"maxCorruptFraction": 0.2})
+    found = finding(dataset, "unreadable")
+    assert (found.policy, found.count) == ("Skip", 4)
+    assert {each.path: each.detail.partition("photos/")[2] for each in found.evidence} == {
+        "ants/dangling.jpg": "ants/dangling.jpg does not exist.",
+        "ants/itself.jpg": "ants/itself.jpg is a link that leads back to itself.",
+        "ants/pipe.jpg": "ants/pipe.jpg is no file, but a folder, a pipe or a device.",
+        "bees/00025.jpg": "bees/00025.jpg may not be used (Permission denied).",
+    }
+    assert len(dataset) == 24
+    with pytest.raises(DatasetInvalid, match=r"4 images cannot be used: 'ants/dangling\.jpg'"):
+        Bench(tmp_path, "fail").prepare(photos.root, {"onCorrupt": "Fail"})
+
+
+def test_link_to_a_folder_inside_the_root_is_ignored_and_counted(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 8)
+    (photos.root / "wasps").symlink_to("bees")
+    dataset = Bench(tmp_path).prepare(photos.root)
+    found = finding(dataset, "folder-link")
+    assert (found.policy, found.count) == ("Ignore", 1)
+    assert found.sentence.startswith("1 file links to a folder of the dataset")
+    assert dataset.classes == ("ants", "bees")
 
 
 def test_name_that_is_not_utf_8_is_left_out_and_said(tmp_path: Path) -> None:

@@ -220,6 +220,23 @@ def test_set_without_any_image_on_a_side_is_refused(tmp_path: Path, side: int) -
         Bench(tmp_path, "less").prepare(photos.root)
 
 
+def test_set_that_is_to_have_no_test_image_is_refused_and_one_without_validation_is_not(
+    tmp_path: Path,
+) -> None:
+    photos = two_classes(tmp_path / "photos", 20)
+    with pytest.raises(DatasetInvalid, match=r"no test image and .*so no model could be verified\. Set "):
+        Bench(tmp_path, "untested").prepare(photos.root, split={"test": 0})
+    dataset = Bench(tmp_path, "cross-validated").prepare(photos.root, split={"validation": 0})
+    assert dataset.counts()["validation"] == 0
+
+
+def test_test_split_of_the_dataset_itself_is_enough(tmp_path: Path) -> None:
+    photos = PhotoSet(tmp_path / "photos")
+    for name in ("ants", "bees"):
+        photos.photos(f"train/{name}", 20).photos(f"test/{name}", 8)
+    assert Bench(tmp_path).prepare(photos.root, split={"test": 0}).counts()["test"] == 16
+
+
 def test_class_that_only_the_test_folder_has_is_refused(tmp_path: Path) -> None:
     photos = PhotoSet(tmp_path / "photos")
     for name in ("ants", "bees"):

@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tunesmith_api.training_job import TrainingJobSpec
+from tunesmith_api.training_job import TrainingJob, TrainingJobSpec
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION, Dataset, TestSealed
 from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.prepare.prepare import prepare_dataset
+from tunesmith_trainer.run import JobRun
 from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD, Pretrained, load_backbone
 from tunesmith_trainer.search.candidate import restore_candidate, store_candidate
 from tunesmith_trainer.search.context import SearchContext
@@ -206,6 +207,32 @@ def test_wrong_labels_are_found_and_lose_their_weight(run: Run, dataset: Dataset
             assert (CLASSES[one.given], CLASSES[one.suggested]) == ("green", "red")
     images = np.load(run.context.scratch / f"all-{run.result.candidate.facts.backbone}" / "images.npz")
     assert not set(images["train_rows"]) & {one.row for one in run.result.suspects}
+
+
+def test_suspected_labels_are_counted_in_the_status_by_the_search_and_by_who_takes_it_over(
+    run: Run, spec: TrainingJobSpec, dataset: Dataset, photos: Path, tmp_path: Path
+) -> None:
+    name = "jobs/colours/run/"
+    job = TrainingJob.model_validate({"metadata": {"name": "colours"}, "spec": spec})
+    for stage in ("started", "reused"):
+        lines = io.StringIO()
+        job_run = JobRun(job, photos.parent / "cache", "cpu", Events(lines))
+        job_run.load_backbone = random_backbone  # type: ignore[method-assign]
+        job_run.workspace = Workspace(job_run.store, name, job_run.cache_dir)
+        job_run.scratch, job_run.key, job_run.prefix = tmp_path / stage, "run", name
+        job_run.scratch.mkdir()
+        job_run._search(dataset)
+        told = [json.loads(line) for line in lines.getvalue().splitlines()]
+        assert next(one["state"] for one in told if one["type"] == "stage") == stage
+        status = job_run.board.status.dataset
+        assert status is not None
+        assert status.digest == dataset.digest
+        suspects = len(run.result.suspects)
+        assert [(one.check, one.count, one.policy) for one in status.findings] == [
+            ("label-noise", suspects, "Drop")
+        ]
+        (finding,) = [one for one in told if one["type"] == "finding"]
+        assert finding["sentence"].endswith("probably wrong; nothing learns from these images.")
 
 
 def test_test_rows_are_sealed_and_in_none_of_the_files_that_trials_read(run: Run, dataset: Dataset) -> None:

@@ -20,14 +20,14 @@ import torch
 from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
-from tunesmith_api.status import DatasetStatus, SearchStatus, TrialStatus
+from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.credentials import DATASET, STORE, credentials_for, weights_of
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
-from tunesmith_trainer.prepare.dataset import Dataset
+from tunesmith_trainer.prepare.dataset import Dataset, DatasetUnusable
 from tunesmith_trainer.prepare.prepare import prepare_dataset
 from tunesmith_trainer.prepare.source import Listing
 from tunesmith_trainer.prepare.sources import list_source
@@ -147,14 +147,18 @@ class JobRun:
         self.board.enter("Preparing")
         finished = self.workspace.read_marker("prepare") is not None
         with self.events.stage("prepare", reused=finished):
-            dataset = prepare_dataset(
-                self.spec,
-                self.workspace,
-                self.events,
-                credentials_for(DATASET),
-                patience_seconds=self.patience,
-                listing=listing,
-            )
+            try:
+                dataset = prepare_dataset(
+                    self.spec,
+                    self.workspace,
+                    self.events,
+                    credentials_for(DATASET),
+                    patience_seconds=self.patience,
+                    listing=listing,
+                )
+            except DatasetUnusable as error:
+                self.board.update(dataset=DatasetStatus.model_validate(error.status))
+                raise
         self.board.update(dataset=DatasetStatus.model_validate(dataset.status()))
         self.board.condition(
             TrainingJobCondition.DATA_READY,
@@ -182,6 +186,7 @@ class JobRun:
             trials = Ledger(self.store, f"{self.prefix}ledger/").trials
             searched = SearchResult(candidate, trials, suspects, timings, ended)
             self.board.update(search=search_status(searched.trials))
+        self._tell_suspects(dataset, len(searched.suspects))
         chosen = searched.candidate.facts
         self.board.condition(
             TrainingJobCondition.SEARCH_COMPLETE,
@@ -190,6 +195,19 @@ class JobRun:
             f"{searched.ended} {chosen.selection}",
         )
         return searched
+
+    def _tell_suspects(self, dataset: Dataset, count: int) -> None:
+        """Count the suspected labels among the findings on the dataset, as soon as the search knows them."""
+        policy = self.spec.dataset.checks.label_noise
+        if not count:
+            return
+        status = DatasetStatus.model_validate(dataset.status())
+        found = FindingCount(check="label-noise", count=count, policy=policy)
+        self.board.update(dataset=status.model_copy(update={"findings": (*status.findings, found)}))
+        done = "nothing learns from these images" if policy == "Drop" else "the report shows them"
+        labels = f"{count:,} label{' is' if count == 1 else 's are'}"
+        sentence = f"{labels} probably wrong; {done}."
+        self.events.emit("finding", check="label-noise", count=count, policy=policy, sentence=sentence)
 
     def _run_search(self, dataset: Dataset) -> SearchResult:
         # Ray and Optuna take seconds to import; a run whose search is finished does without.

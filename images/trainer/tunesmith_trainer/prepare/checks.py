@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from tunesmith_api.dataset_spec import Checks
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
 from tunesmith_trainer.prepare.observed import Draft, EvidenceRows, IntArray, Observed
-from tunesmith_trainer.prepare.source import Listing
+from tunesmith_trainer.prepare.source import Ignored, Listing
 
 _FAULTS = {
     "zero-byte": "empty",
@@ -33,11 +33,18 @@ _CONVERSIONS = {
 _IGNORED = {
     "clutter": ("clutter", "Ignore", "lie beside the images and are ignored (hidden, text or system files)"),
     "outside-root": ("path-outside-root", "Refuse", "link out of the dataset's root and are refused"),
+    "folder-link": (
+        "folder-link",
+        "Ignore",
+        "link to a folder of the dataset, which counts under its own name only, and are ignored",
+    ),
     "odd-name": ("odd-name", "Ignore", "have names that are not UTF-8 and are left out: rename them"),
     "outside-splits": ("outside-splits", "Ignore", "lie beside the train and test folders and are ignored"),
     "outside-classes": ("outside-classes", "Ignore", "lie in no class folder and are ignored"),
     "incomplete-sample": ("incomplete-sample", "Ignore", "lack an image or a label and are ignored"),
 }
+_LEAVES_OUT = ("Drop", "Skip", "Refuse", "Ignore")
+_MOST_CAUSES = 3
 IMBALANCE_RATIO = 10.0
 """With imbalance: Auto, training balances classes whose sizes differ by more than this factor."""
 _REPORTED_RATIO = 3.0
@@ -65,13 +72,28 @@ def evidence(observed: Observed, rows: IntArray, details: Sequence[str] = ()) ->
 
 def check_ignored(observed: Observed, listing: Listing) -> None:
     """Report the files that are no images of the dataset."""
-    for kind, count in sorted(listing.ignored_counts.items()):
+    observed.drafts.extend(ignored(listing.ignored_counts, listing.ignored))
+
+
+def ignored(counts: Mapping[str, int], some: Iterable[Ignored]) -> Iterator[Draft]:
+    """Findings on files that are no images of the dataset.
+
+    Args:
+        counts: how many of each kind.
+        some: files to name as evidence.
+    """
+    files = list(some)
+    for kind, count in sorted(counts.items()):
         check, policy, words = _IGNORED[kind]
-        some = [each.path for each in listing.ignored if each.kind == kind][:MOST_EVIDENCE]
-        rows = tuple((-1, path, "") for path in some)
-        observed.drafts.append(
-            Draft(check, policy, count, f"{number(count, 'file')} {_agree(words, count)}.", rows)
-        )
+        rows = tuple((-1, each.path, "") for each in files if each.kind == kind)[:MOST_EVIDENCE]
+        yield Draft(check, policy, count, f"{number(count, 'file')} {_agree(words, count)}.", rows)
+
+
+def left_out(drafts: Iterable[Draft]) -> str:
+    """Why too little is left: the findings that left most out, to stand behind a sentence; else nothing."""
+    causes = [each for each in drafts if each.policy in _LEAVES_OUT or each.check == "max-images-per-class"]
+    causes.sort(key=lambda each: (each.check == "clutter", -each.count))
+    return "".join(f" {each.sentence}" for each in causes[:_MOST_CAUSES])
 
 
 def check_slices(observed: Observed, listing: Listing) -> None:
@@ -262,10 +284,13 @@ def check_small_classes(observed: Observed, checks: Checks) -> None:
         listed = ", ".join(f"{observed.names[code]!r} ({counts[code]})" for code in small[:5])
         listed += f" and {len(small) - 5} more" if len(small) > 5 else ""
         if policy == "Fail":
+            causes = left_out(observed.drafts)
+            first = "See to what was left out, add" if causes else "Add"
             raise DatasetInvalid(
                 f"{number(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer than "
-                f"{checks.min_images_per_class} usable images: {listed}.",
-                "Add images, lower spec.dataset.checks.minImagesPerClass, or set onSmallClass: Drop or Keep.",
+                f"{checks.min_images_per_class} usable images: {listed}.{causes}",
+                f"{first} images, lower spec.dataset.checks.minImagesPerClass, "
+                "or set onSmallClass: Drop or Keep.",
             )
         gone = [code for code in small if policy == "Drop" or counts[code] == 0]
         observed.drop(np.isin(observed.label, gone))
@@ -279,8 +304,9 @@ def check_small_classes(observed: Observed, checks: Checks) -> None:
     remaining = [observed.names[code] for code in np.unique(observed.label[observed.alive])]
     if len(remaining) < 2:
         raise DatasetInvalid(
-            f"A classifier needs two classes with images at least; usable are {named(remaining) or 'none'}.",
-            "Check the folders or the label column, and what the checks above left out.",
+            f"A classifier needs two classes with images at least; usable are {named(remaining) or 'none'}."
+            f"{left_out(observed.drafts)}",
+            "Check the folders or the label column, and what was left out.",
         )
 
 

@@ -9,7 +9,7 @@ the pixel file in the cache beside it; the first two also lie in the store.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,20 @@ from tunesmith_trainer.prepare.findings import Evidence, Finding
 from tunesmith_trainer.prepare.pixels import PixelStore
 
 if TYPE_CHECKING:
+    from tunesmith_trainer.prepare.observed import Draft
     from tunesmith_trainer.prepare.source import Source
 
-__all__ = ["DROPPED", "TEST", "TRAIN", "VALIDATION", "Dataset", "Evidence", "Finding", "TestSealed"]
+__all__ = [
+    "DROPPED",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "Dataset",
+    "DatasetUnusable",
+    "Evidence",
+    "Finding",
+    "TestSealed",
+]
 
 TRAIN, VALIDATION, TEST, DROPPED = 0, 1, 2, 255
 SPLIT_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test", DROPPED: "dropped"}
@@ -39,6 +50,19 @@ FACTS_FILE = "dataset.json"
 PIXELS_FILE = "pixels.u8"
 SLICE_PREFIX = "slice:"
 _FORMAT = 1
+
+
+class DatasetUnusable(DatasetInvalid):
+    """The checks leave no dataset that can be trained on.
+
+    Attributes:
+        status: what status.dataset says of what was found until then, in the API's spelling.
+    """
+
+    def __init__(self, cause: DatasetInvalid, status: Mapping[str, Any]) -> None:
+        """Say what ``cause`` says."""
+        super().__init__(cause.message, cause.next_step)
+        self.status = status
 
 
 class TestSealed(RuntimeError):
@@ -149,9 +173,7 @@ class Dataset:
             "classes": len(self.classes),
             "skipped": self.skipped,
             "splits": self.counts(),
-            "findings": [
-                {"check": each.check, "count": each.count, "policy": each.policy} for each in self.findings
-            ],
+            "findings": finding_counts(self.findings),
         }
 
     @cached_property
@@ -201,6 +223,11 @@ class Dataset:
             )
         dataset = _assemble(directory, facts, table)
         return replace(dataset, credentials=credentials or {}, patience_seconds=patience_seconds)
+
+
+def finding_counts(findings: Iterable[Finding | Draft]) -> list[dict[str, Any]]:
+    """What status.dataset.findings says."""
+    return [{"check": each.check, "count": each.count, "policy": each.policy} for each in findings]
 
 
 def _assemble(directory: Path, facts: dict[str, Any], table: pa.Table) -> Dataset:

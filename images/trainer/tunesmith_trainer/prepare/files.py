@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from tunesmith_api.reasons import DatasetMissing
-from tunesmith_package.store import ObjectInfo, Store
+from tunesmith_package.store import FOLDER_LINK, OUTSIDE, ObjectInfo, Store
 from tunesmith_trainer.prepare.source import Fingerprint, Ignored, is_clutter
 
 SHARD_EXTENSION = ".tar"
@@ -47,7 +47,7 @@ class Files:
         tables: the CSV and Parquet files that lie directly in the root.
         folders: names of the top folders that hold files of ``table``.
         fingerprint: over the names, sizes and versions of all of these.
-        leftovers: clutter, and links out of the root.
+        leftovers: clutter, links out of the root and links to folders.
     """
 
     table: pa.Table
@@ -107,8 +107,10 @@ def list_files(store: Store) -> Files:
                 info.key.encode(errors="surrogateescape").decode(errors="backslashreplace"), "odd-name"
             )
             continue
-        if info.version == "outside":
+        if info.version == OUTSIDE:
             leftovers.add(info.key, "outside-root")
+        elif info.version == FOLDER_LINK:
+            leftovers.add(info.key, "folder-link")
         elif "/" not in info.key and info.key.lower().endswith(TABLE_EXTENSIONS) and info.key[0] != ".":
             tables.append(info)
         elif is_clutter(info.key):

@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_package.store import Store
-from tunesmith_trainer.prepare.checks import named
+from tunesmith_trainer.prepare.checks import ignored, left_out, named
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.files import Files, is_text
 from tunesmith_trainer.prepare.objects import ObjectSource
-from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing, is_clutter
+from tunesmith_trainer.prepare.source import NO_SPLIT, Entry, EntryTable, Listing, is_clutter, is_visible
 from tunesmith_trainer.prepare.split_names import split_of
 
 
@@ -33,9 +33,11 @@ def list_folder(store: Store, files: Files) -> Listing:
     table = EntryTable.build(_entries(files, splits))
     if len(table) == 0:
         tables = f" Point spec.dataset.uri at {files.tables[0].key} if it lists them." if files.tables else ""
+        causes = left_out(ignored(files.leftovers.counts, files.leftovers.some))
+        copy = "Copy what is linked into the root. " if "outside-root" in files.leftovers.counts else ""
         raise DatasetInvalid(
-            f"{store.uri} has no folders with images in them.",
-            "Make one folder for each class and put its images there, "
+            f"{store.uri} has no folders with images in them.{causes}",
+            f"{copy}Make one folder for each class and put its images there, "
             f"or describe the images in a manifest with the columns path and label.{tables}",
         )
     if empty := _empty_classes(store, table, splits):
@@ -67,9 +69,18 @@ def split_folders(names: Set[str]) -> dict[str, int]:
 
 def _empty_classes(store: Store, table: EntryTable, splits: dict[str, int]) -> tuple[str, ...]:
     """Folders where classes lie that hold no image: left by a copy that failed, or still to be filled."""
-    found = {name for above in splits or ("",) for name in store.folders(above)}
     full = set(pc.unique(table.column("label")).to_pylist())
-    return tuple(sorted(name for name in found - full if is_text(name) and not is_clutter(name)))
+    found = {
+        name
+        for above in splits or ("",)
+        for name in store.folders(above)
+        if name not in full
+        and is_text(name)
+        and not is_clutter(name)
+        # Annotations and scripts lie in folders of their own, which nobody means for classes.
+        and not any(is_visible(info.key) for info in store.list(f"{above}/{name}/" if above else f"{name}/"))
+    }
+    return tuple(sorted(found))
 
 
 def _refuse_half_a_split(uri: str, files: Files) -> None:

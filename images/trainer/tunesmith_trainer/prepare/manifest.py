@@ -22,6 +22,7 @@ REQUIRED = ("path", "label")
 OPTIONAL = ("split", "weight")
 _LINE = "\0line"  # the column that remembers where a row stood
 _MOST_WEIGHT = 1e6
+_NO_MATTER = {"clutter", "folder-link"}  # a manifest may name images that lie behind such a link
 
 
 def list_manifest(store: Store, files: Files, name: str, slice_names: tuple[str, ...] = ()) -> Listing:
@@ -47,8 +48,10 @@ def list_manifest(store: Store, files: Files, name: str, slice_names: tuple[str,
         format="Manifest",
         total=len(entries),
         entries=entries,
-        ignored=tuple(each for each in files.leftovers.some if each.kind != "clutter"),
-        ignored_counts={kind: count for kind, count in files.leftovers.counts.items() if kind != "clutter"},
+        ignored=tuple(each for each in files.leftovers.some if each.kind not in _NO_MATTER),
+        ignored_counts={
+            kind: count for kind, count in files.leftovers.counts.items() if kind not in _NO_MATTER
+        },
         slice_names=slice_names,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from tunesmith_api.reasons import DatasetInvalid, ObjectMissing
-from tunesmith_package.store import KeyRefused, Store
+from tunesmith_package.store import KeyRefused, ObjectDenied, Store
 from tunesmith_trainer.prepare.source import MAX_IMAGE_BYTES, Entry, EntryTable, Item, Unreadable
 
 # Enough to hide a round trip of some milliseconds behind decoding.
@@ -34,10 +34,8 @@ class ObjectSource:
             raise Unreadable(f"{entry.path} has {entry.size:,} bytes; the limit is {MAX_IMAGE_BYTES:,}.")
         try:
             return self.store.get(entry.path)
-        except KeyRefused as error:
+        except (KeyRefused, ObjectDenied, ObjectMissing) as error:
             raise Unreadable(error.message) from error
-        except ObjectMissing as error:
-            raise Unreadable(f"{entry.path} does not exist.") from error
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Read one image again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from tunesmith_trainer.prepare.dataset import (
     SLICE_PREFIX,
     TRAIN,
     Dataset,
+    DatasetUnusable,
     facts_json,
+    finding_counts,
 )
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE, Evidence, Finding, thumbnail
 from tunesmith_trainer.prepare.observed import Draft, Observed, observe
@@ -67,7 +69,9 @@ def prepare_dataset(
 
     Raises:
         DatasetMissing: nothing lies at the address.
-        DatasetInvalid: a policy says Fail, or too little is left; the message names files and the policy.
+        DatasetUnusable: a policy says Fail, or too little is left; the message names files and the policy,
+            and the findings until then are told.
+        DatasetInvalid: the images are no longer those that this run prepared.
         DiskFull: the cache has no room; what is decoded is kept.
         StoreError: the dataset or the store cannot be read or written.
     """
@@ -86,9 +90,13 @@ def prepare_dataset(
     else:
         _prepare(spec, listing, workspace, directory, events)
     dataset = Dataset.load(directory, credentials, patience_seconds)
-    for each in dataset.findings:
-        events.emit("finding", check=each.check, count=each.count, policy=each.policy, sentence=each.sentence)
+    _tell(dataset.findings, events)
     return dataset
+
+
+def _tell(findings: Iterable[Finding | Draft], events: Events) -> None:
+    for each in findings:
+        events.emit("finding", check=each.check, count=each.count, policy=each.policy, sentence=each.sentence)
 
 
 def preprocess_of(spec: TrainingJobSpec) -> Preprocess:
@@ -165,14 +173,19 @@ class _Judged:
     imbalance: str
 
 
-def judge(table: pa.Table, listing: Listing, spec: TrainingJobSpec, confirm: duplicates.Confirm) -> _Judged:
+def judge(
+    observed: Observed,
+    table: pa.Table,
+    listing: Listing,
+    spec: TrainingJobSpec,
+    confirm: duplicates.Confirm,
+) -> _Judged:
     """Apply the checks in order, then split. Reads nothing but what ``confirm`` reads.
 
     Raises:
         DatasetInvalid: a policy says Fail, or too little is left.
     """
     policies = spec.dataset.checks
-    observed = observe(table, listing.slice_names)
     observed.given = split.settle(observed.given)
     checks.check_ignored(observed, listing)
     checks.check_slices(observed, listing)
@@ -198,16 +211,20 @@ def _prepare(
 ) -> None:
     looked = _look(spec, listing, workspace, events)
     small = PixelStore.open(looked.folder / SMALL_FILE, SMALL_SIDE)
-    judged = judge(looked.table, looked.listing, spec, lambda pairs: confirmed(small, pairs))
-    preprocess = preprocess_of(spec)
-    pixels = PixelStore.open(looked.folder / PIXELS_FILE, preprocess.image_size)
-    drafts = judged.observed.drafts
+    observed = observe(looked.table, looked.listing.slice_names)
     if looked.left_out:
         most = spec.dataset.max_images_per_class
         number = checks.number(looked.left_out, "image")
         sentence = f"{number} beyond the first {most} of each class are not used."
-        drafts.append(Draft("max-images-per-class", str(most), looked.left_out, sentence))
-    findings = tuple(_with_thumbnails(draft, judged.observed, pixels) for draft in drafts)
+        observed.drafts.append(Draft("max-images-per-class", str(most), looked.left_out, sentence))
+    try:
+        judged = judge(observed, looked.table, looked.listing, spec, lambda pairs: confirmed(small, pairs))
+    except DatasetInvalid as error:
+        _tell(observed.drafts, events)
+        raise DatasetUnusable(error, _status(observed, looked.left_out)) from error
+    preprocess = preprocess_of(spec)
+    pixels = PixelStore.open(looked.folder / PIXELS_FILE, preprocess.image_size)
+    findings = tuple(_with_thumbnails(draft, observed, pixels) for draft in observed.drafts)
     index, classes, digest = build_index(judged, looked.table)
     used = int((judged.sides.split != DROPPED).sum())
     facts = facts_json(
@@ -224,6 +241,17 @@ def _prepare(
     workspace.store.put(workspace.key(INDEX_FILE), directory / INDEX_FILE)
     workspace.store.put(workspace.key(FACTS_FILE), facts)
     workspace.write_marker(STAGE, {"digest": digest, "fingerprint": listing.fingerprint})
+
+
+def _status(observed: Observed, left_out: int) -> dict[str, Any]:
+    """What status.dataset says of images that make no dataset."""
+    images = len(observed.living())
+    return {
+        "images": images,
+        "classes": len(np.unique(observed.label[observed.alive])),
+        "skipped": len(observed) - images + left_out,
+        "findings": finding_counts(observed.drafts),
+    }
 
 
 def _restore(
@@ -257,8 +285,8 @@ def _restore(
 
 def _relocated(index: pa.Table, table: pa.Table) -> pa.Table:
     """The index with its pixels where this machine's scan has them."""
-    where = {path: row for row, path in enumerate(table["path"].to_pylist())}
-    rows = np.asarray([where.get(path, -1) for path in index["path"].to_pylist()], np.int64)
+    where = {place: row for row, place in enumerate(_places(table))}
+    rows = np.asarray([where.get(place, -1) for place in _places(index)], np.int64)
     if not ((rows >= 0).all() and table["sha256"].take(pa.array(rows)).equals(index["sha256"])):
         raise DatasetInvalid(
             "Images have changed since this run prepared the dataset.",
@@ -266,6 +294,11 @@ def _relocated(index: pa.Table, table: pa.Table) -> pa.Table:
         )
     pixel = table["pixel"].take(pa.array(rows)).combine_chunks()
     return index.set_column(index.column_names.index("pixel"), "pixel", pixel)
+
+
+def _places(table: pa.Table) -> Iterator[tuple[str, int]]:
+    """Path and offset of each image: a shard may hold several images of one name."""
+    return zip(table["path"].to_pylist(), table["offset"].to_pylist(), strict=True)
 
 
 def build_index(judged: _Judged, table: pa.Table) -> tuple[pa.Table, tuple[str, ...], str]:

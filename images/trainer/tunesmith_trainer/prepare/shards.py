@@ -154,10 +154,14 @@ class _Sample:
     size: int = -1
     offset: int = -1
     texts: dict[str, bytes] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
 
 
 def _samples(shard: str, stream: BinaryIO) -> Iterator[_Sample]:
-    """Group the members of a shard; those of one sample stand one after the other, as WebDataset asks."""
+    """Group the members of a shard; those of one sample stand one after the other, as WebDataset asks.
+
+    A member whose name the sample has already, as ``tar -r`` makes them, begins another sample.
+    """
     current: _Sample | None = None
     with _broken(shard), tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo) as tar:
         while (member := tar.next()) is not None:
@@ -166,10 +170,11 @@ def _samples(shard: str, stream: BinaryIO) -> Iterator[_Sample]:
             if not member.isreg() or is_clutter_in_shard(name):
                 continue
             key, extension = _key_and_extension(name)
-            if current is None or current.key != key:
+            if current is None or current.key != key or name in current.names:
                 if current is not None:
                     yield current
                 current = _Sample(key)
+            current.names.add(name)
             _take(current, tar, member, name, extension)
     if current is not None:
         yield current

@@ -28,7 +28,7 @@ class Entry:
     """One image as the source names it, before its bytes are read.
 
     Attributes:
-        path: its name, relative to the root and unique.
+        path: its name, relative to the root; unique with ``offset``.
         label: its class as written.
         split: `dataset.TRAIN`, `VALIDATION`, `TEST` or `NO_SPLIT`.
         weight: at least 0.
@@ -218,7 +218,8 @@ class Fingerprint:
         return self._hash.hexdigest()
 
 
-_CLUTTER_NAMES = {"thumbs.db", "desktop.ini", "readme", "license", "licence", "copying", "makefile"}
+_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini"})
+_CLUTTER_NAMES = frozenset({"readme", "license", "licence", "copying", "makefile"})
 _CLUTTER_EXTENSIONS = frozenset(
     {
         ".txt",
@@ -256,6 +257,13 @@ _CLUTTER_EXTENSIONS = frozenset(
 )
 
 
+def is_visible(key: str) -> bool:
+    """Say whether a file was put there by a person, rather than by the system."""
+    path = PurePosixPath(key)
+    hidden = any(part.startswith((".", "__MACOSX", "@eaDir")) for part in path.parts)
+    return not hidden and path.name.lower() not in _SYSTEM_NAMES
+
+
 def is_clutter(key: str) -> bool:
     """Say whether a file is something that lies beside images rather than one of them.
 
@@ -263,7 +271,5 @@ def is_clutter(key: str) -> bool:
     extension. Everything else is looked into: what turns out to be no image is a finding.
     """
     path = PurePosixPath(key)
-    if any(part.startswith((".", "__MACOSX", "@eaDir")) for part in path.parts):
-        return True
-    name = path.name.lower()
-    return name in _CLUTTER_NAMES or path.suffix.lower() in _CLUTTER_EXTENSIONS
+    named_so = path.name.lower() in _CLUTTER_NAMES or path.suffix.lower() in _CLUTTER_EXTENSIONS
+    return named_so or not is_visible(key)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid
-from tunesmith_trainer.prepare.checks import evidence, named, number
+from tunesmith_trainer.prepare.checks import evidence, left_out, named, number
 from tunesmith_trainer.prepare.dataset import DROPPED, TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.duplicates import Twins, near_pairs, originals, pools
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
@@ -125,8 +125,8 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     Nothing is moved to fill a gap: it would move back when images are added.
 
     Raises:
-        DatasetInvalid: a class has no training image or none that weighs anything, or there is no validation
-            or no test image at all although the spec wants some.
+        DatasetInvalid: a class has no training image or none that weighs anything, or there is no test image
+            at all, or no validation image although the spec wants some.
     """
     counts = np.zeros((len(observed.names), 3), np.int64)
     used = sides.split != DROPPED
@@ -135,7 +135,7 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
     untrained = [observed.names[code] for code in living if counts[code, TRAIN] == 0]
     if untrained:
         raise DatasetInvalid(
-            f"No training image is left of {named(untrained, 5)}.",
+            f"No training image is left of {named(untrained, 5)}.{left_out(observed.drafts)}",
             "Add images to the class's training side, or choose another spec.dataset.split.seed.",
         )
     weights = np.zeros(len(observed.names))
@@ -149,14 +149,20 @@ def check_empty_sides(observed: Observed, sides: Sides, spec: DatasetSpec) -> No
         )
     for side, name in ((VALIDATION, "validation"), (TEST, "test")):
         lacking = [observed.names[code] for code in living if counts[code, side] == 0]
-        if lacking and (len(lacking) < len(living) or getattr(spec.split, name) > 0):
-            observed.drafts.append(_lacking(name, lacking, len(living)))
+        wanted = getattr(spec.split, name) > 0
+        if side == TEST and len(lacking) == len(living) and not wanted:
+            raise DatasetInvalid(
+                "There is no test image and spec.dataset.split.test is 0, so no model could be verified.",
+                "Set spec.dataset.split.test to 0.15, or bring a test split with the dataset.",
+            )
+        if lacking and (len(lacking) < len(living) or wanted):
+            observed.drafts.append(_lacking(name, lacking, len(living), left_out(observed.drafts)))
 
 
-def _lacking(name: str, classes: list[str], of: int) -> Draft:
+def _lacking(name: str, classes: list[str], of: int, causes: str) -> Draft:
     if len(classes) == of:
         raise DatasetInvalid(
-            f"Of these few images no image is on the {name} side of the split.",
+            f"Of these few images no image is on the {name} side of the split.{causes}",
             f"Add images, raise spec.dataset.split.{name}, or choose another spec.dataset.split.seed.",
         )
     has = "has" if len(classes) == 1 else "have"
