@@ -154,6 +154,21 @@ def test_inspect_shows_origin_metrics_gates_and_files(command: Command, package:
     assert re.search(r"model\.onnx +\d", out)
 
 
+def test_inspect_names_a_score_interval_and_shows_no_interval_where_there_is_none(
+    command: Command, tmp_path: Path
+) -> None:
+    directory = write_tiny_package(tmp_path / "built")
+    values = {
+        "accuracy": {"value": 1.0, "low": 0.936, "high": 1.0, "method": "wilson"},
+        "modelSizeMegabytes": {"value": 9.1, "low": 9.1, "high": 9.1, "method": "bootstrap"},
+    }
+    (directory / "metrics.json").write_text(json.dumps({"images": 56, "metrics": values, "gates": []}))
+    package = publish_package(directory, open_store((tmp_path / "store").as_uri()), "colours", HEADER)
+    _, out, _ = command("inspect", package.uri)
+    assert re.search(r"accuracy +1\.0000 +0\.9360 to 1\.0000 \(Wilson\)", out)
+    assert re.search(r"modelSizeMegabytes +9\.1000 *$", out, re.MULTILINE)
+
+
 def test_inspect_as_json_is_one_document(command: Command, package: PublishedPackage) -> None:
     code, out, _ = command("inspect", folder_of(package), "-o", "json")
     document = json.loads(out)

@@ -20,6 +20,7 @@ from tunesmith_trainer.publish.report import LARGEST_BYTES, ReportData, ReportTo
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
     CurvePoint,
+    Estimate,
     Evidence,
     FindingFacts,
     Mistake,
@@ -135,6 +136,16 @@ def test_page_begins_with_verdict_model_data_and_metrics(run: Callable[[], Repor
         "95 % bootstrap",
     ):
         assert expected in top
+
+
+def test_page_of_a_flawless_test_split_names_the_score_interval() -> None:
+    data = good_run()
+    flawless = Estimate("accuracy", 1.0, 0.936, 1.0, "wilson")
+    quality = replace(data.quality, metrics=(flawless, *data.quality.metrics[1:]))
+    words = Page(render_report(replace(data, quality=quality))).words()
+    top = words[: words.index("Worth knowing")]
+    assert "93.6–\u2060100.0 % (Wilson)" in top
+    assert "Wilson's score interval for Accuracy" in top
 
 
 def test_page_of_a_failed_run_says_at_the_top_which_gate_failed_and_by_how_much() -> None:

@@ -267,7 +267,8 @@ def _quality(verification: Verification, temperature: float) -> QualityFacts:
     return QualityFacts(
         images=verification.images,
         metrics=tuple(
-            Estimate(name, one.value, one.low, one.high) for name, one in verification.metrics.items()
+            Estimate(name, one.value, one.low, one.high, one.method)
+            for name, one in verification.metrics.items()
         ),
         per_class=tuple(
             ClassResult(

@@ -233,12 +233,16 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of the test split and its 95 % bootstrap interval, where there is one."""
+    """A metric of the test split and its 95 % interval, where there is one.
+
+    `method` says where the interval comes from: "bootstrap", or "wilson" where all resamples agree.
+    """
 
     metric: str
     value: float | None
     low: float | None = None
     high: float | None = None
+    method: str = "bootstrap"
 
 
 @dataclass(frozen=True)

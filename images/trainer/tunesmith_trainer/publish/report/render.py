@@ -126,6 +126,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
     return {
         "lede": summary.lede(data),
         "remarks": summary.worth_knowing(data),
+        "intervals_note": formats.intervals_note(data.quality.metrics),
         "gates_of": gates_of,
         "bounds": {gate.metric: gate.bound for gate in reversed(data.gates) if gate.bound is not None},
     }
