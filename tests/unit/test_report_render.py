@@ -12,11 +12,20 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 from PIL import Image
 from tests.drawn_photos import jpeg, photo
 from tests.report_samples import HOSTILE_NAMES, failed_run, good_run, hundred_classes
 
-from tunesmith_trainer.publish.report import LARGEST_BYTES, ReportData, ReportTooLarge, render_report
+from tunesmith.cli import app
+from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_trainer.publish.report import (
+    LARGEST_BYTES,
+    ReportData,
+    ReportTooLarge,
+    commands,
+    render_report,
+)
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
     CurvePoint,
@@ -177,6 +186,24 @@ def test_page_of_a_verified_model_has_the_commands_and_the_deployment() -> None:
     words = Page(render_report(good_run())).words()
     assert "tunesmith predict s3://models/models/flowers/DIGEST photo.jpg" in words
     assert "kind: ModelDeployment metadata: name: flowers namespace: default" in words
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_page_of_any_run_names_no_command_that_does_not_exist(run: Callable[[], ReportData]) -> None:
+    verbs = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    named = set(re.findall(r"<code>tunesmith ([a-z]+)", render_report(run())))
+    assert named
+    assert named <= verbs
+
+
+def test_page_of_a_verified_model_says_that_nothing_serves_the_deployment_yet() -> None:
+    words = Page(render_report(good_run())).words()
+    assert "tunesmith 0.1.0, which made this page, checks such a file and does not serve it yet." in words
+    assert "kubectl apply" not in words
+
+
+def test_deployment_of_the_page_is_valid() -> None:
+    ModelDeployment.model_validate(yaml.safe_load(commands.deployment_yaml(good_run())))
 
 
 @pytest.mark.parametrize(
