@@ -296,6 +296,36 @@ def test_predict_explain_writes_an_overlay_for_each_image(
     assert str(overlay) in out
 
 
+def test_predict_explain_keeps_the_overlays_of_images_with_the_same_name_apart(
+    command: Command, package: PublishedPackage, tmp_path: Path
+) -> None:
+    images = [tmp_path / folder / name for folder, name in (("a", "2.png"), ("b", "2.png"), ("b", "3.png"))]
+    for image in images:
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(picture("red"))
+    code, out, _ = command("predict", package.uri, *images, images[0], "--explain", tmp_path / "why")
+    written = sorted(overlay.name for overlay in (tmp_path / "why").iterdir())
+    assert code == 0
+    assert written == ["3.red.png", "a-2-2.red.png", "a-2.red.png", "b-2.red.png"]
+    assert all(str(tmp_path / "why" / name) in out for name in written)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_predict_image_that_is_none_does_not_keep_the_others_back(
+    command: Command, package: PublishedPackage, tmp_path: Path, output: str
+) -> None:
+    good, bad, empty = tmp_path / "red.png", written(tmp_path, "hello", "notes.jpg"), tmp_path / "none.jpg"
+    good.write_bytes(picture("red"))
+    empty.touch()
+    code, out, err = command("predict", package.uri, bad, good, empty, "-o", output)
+    assert code == 13
+    assert str(good) in out
+    assert str(bad) not in out
+    assert "2 of 3 images cannot be predicted." in err
+    assert str(bad) in err
+    assert str(empty) in err
+
+
 def test_predict_image_that_is_none_is_named(
     command: Command, package: PublishedPackage, tmp_path: Path
 ) -> None:
