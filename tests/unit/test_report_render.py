@@ -75,6 +75,10 @@ class Page(HTMLParser):
         return " ".join("".join(self.text).split())
 
 
+def words_of(data: ReportData) -> str:
+    return Page(render_report(data)).words()
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_page_of_any_run_is_well_formed_and_closes_everything(run: Callable[[], ReportData]) -> None:
     page = Page(render_report(run()))
@@ -155,6 +159,13 @@ def test_page_of_a_flawless_test_split_names_the_score_interval() -> None:
     top = words[: words.index("Worth knowing")]
     assert "93.6–\u2060100.0 % (Wilson)" in top
     assert "Wilson's score interval for Accuracy" in top
+
+
+def test_page_says_where_the_split_comes_from_only_where_that_is_known() -> None:
+    data = good_run()
+    dataset = replace(data.dataset, split="The split is the source's own.")
+    assert "The split is the source's own. The test part" in words_of(replace(data, dataset=dataset))
+    assert "by the images' content" not in words_of(data)
 
 
 def test_page_of_a_failed_run_says_at_the_top_which_gate_failed_and_by_how_much() -> None:

@@ -68,6 +68,7 @@ class Dataset:
         skipped: images of the source that are not used, for whatever reason.
         uri: where the images come from.
         format: Folder, Manifest, WebDataset or the name of torchvision's class.
+        given_splits: names of the splits that the source has of its own; None where nobody wrote it down.
         sealed: whether the test rows are out of reach.
         credentials: for reading the source again; never written down.
     """
@@ -89,6 +90,7 @@ class Dataset:
     skipped: int
     uri: str
     format: str
+    given_splits: tuple[str, ...] | None = None
     sealed: bool = False
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -221,6 +223,7 @@ def _assemble(
         skipped=facts["skipped"],
         uri=facts["uri"],
         format=facts["sourceFormat"],
+        given_splits=None if facts.get("givenSplits") is None else tuple(facts["givenSplits"]),
         credentials=credentials,
     )
 
@@ -235,6 +238,7 @@ def facts_json(
     skipped: int,
     uri: str,
     source_format: str,
+    given_splits: tuple[str, ...],
 ) -> bytes:
     """The text of ``dataset.json``."""
     facts = {
@@ -247,5 +251,6 @@ def facts_json(
         "skipped": skipped,
         "uri": uri,
         "sourceFormat": source_format,
+        "givenSplits": list(given_splits),
     }
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

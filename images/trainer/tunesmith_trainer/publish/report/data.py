@@ -129,6 +129,7 @@ class DatasetFacts:
         digest: The dataset's digest, "sha256:...".
         format: "Folder", "Manifest", "WebDataset" or a torchvision class's name.
         classes: One entry per class in the model's order of labels.
+        split: Where the split comes from, a sentence.
         skipped: Images found in the source and not used.
         imbalance: The strategy against imbalance in force: "None", "Loss" or "Sampling".
         samples: A few photos, at best one of each class.
@@ -139,6 +140,7 @@ class DatasetFacts:
     digest: str
     format: str
     classes: tuple[ClassCount, ...]
+    split: str = ""
     skipped: int = 0
     imbalance: str = "None"
     samples: tuple[Sample, ...] = ()
