@@ -105,14 +105,31 @@ def trial_metrics(search: SearchFacts) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in seen)[:MOST_METRICS]
 
 
-def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
-    """Every trial, the best first, those without a result last; parameters that never vary are left out.
+def trials_in_order(search: SearchFacts, chosen: str) -> tuple[TrialRow, ...]:
+    """Every trial: the chosen one, those of its strategy, then those of the other, each the best first.
 
-    At most `most` rows are given, and the table says how many more there are.
+    Strategies do not mix, as their metrics may come from different images: heads are cross-validated where
+    images are few, fine-tunes are measured on one held-out part. Trials without the objective's metric stand
+    behind those of their strategy that have it, trials without any metric last.
     """
     placed = ranked(search)
     with_result = {trial.id for trial in placed}
     ordered = [*placed, *(trial for trial in search.trials if trial.id not in with_result)]
+    strategy = next((trial.strategy for trial in ordered if trial.id == chosen), "")
+    return tuple(
+        sorted(
+            ordered,
+            key=lambda trial: (trial.id != chosen, not trial.metrics, trial.strategy != strategy),
+        )
+    )
+
+
+def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
+    """Every trial as `trials_in_order` has them; parameters that never vary are left out.
+
+    At most `most` rows are given, and the table says how many more there are.
+    """
+    ordered = trials_in_order(search, chosen)
     metrics, parameters = trial_metrics(search), varied_parameters(search.trials)
     parameters = tuple(name for name in parameters if name not in ("strategy", "backbone"))[:MOST_PARAMETERS]
     several = len({trial.backbone for trial in search.trials}) > 1
