@@ -137,11 +137,11 @@ def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
         Column("Trial"),
         Column("Strategy"),
         *([Column("Backbone")] if several else []),
-        Column("State"),
         *(Column(metric_label(metric), True) for metric in metrics),
-        *(Column(title(name), True) for name in parameters),
+        Column("State"),
         Column("Epochs", True),
         Column("Time", True),
+        *(Column(title(name), True) for name in parameters),
     )
     rows = tuple(
         Row(_trial_cells(trial, several, metrics, parameters), trial.id, trial.id == chosen)
@@ -160,16 +160,16 @@ def _trial_cells(
         Cell(trial.id, trial.id),
         Cell(strategy_label(trial.strategy), trial.strategy, started),
         *([Cell(trial.backbone, trial.backbone)] if several else []),
+        *(Cell(metric_value(name, trial.metric(name)), trial.metric(name)) for name in metrics),
         Cell(
             f"{STATE_MARKS[trial.state]} {trial.state.lower()}",
             trial.state,
             why,
             class_=f"state-{trial.state}",
         ),
-        *(Cell(metric_value(name, trial.metric(name)), trial.metric(name)) for name in metrics),
-        *(_setting_cell(value_of(trial, name)) for name in parameters),
         Cell(epochs, trial.epochs),
         Cell(seconds(trial.duration_seconds), trial.duration_seconds),
+        *(_setting_cell(value_of(trial, name)) for name in parameters),
     )
 
 
