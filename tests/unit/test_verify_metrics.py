@@ -114,16 +114,14 @@ def test_percentile_interval_without_width_is_the_score_interval_and_says_so() -
     given_ = flawless(30, 26)
     resampled = measure_resamples(given_, 100, 0)
     found = percentile_interval(1.0, resampled["accuracy"], score=score_ends(given_)["accuracy"])
-    assert (found.low, found.high, found.method) == (
-        pytest.approx(56 / (56 + 1.96**2), abs=1e-4),
-        1.0,
-        "wilson",
-    )
+    assert found.low == pytest.approx(56 / (56 + 1.96**2), abs=1e-4)
+    assert (found.high, found.method) == (1.0, "wilson")
 
 
 def test_percentile_interval_with_width_does_not_ask_for_the_score_interval() -> None:
     found = percentile_interval(0.9, np.linspace(0.8, 1.0, 101), score=(0.1, 0.2))
-    assert (found.low, found.high, found.method) == (pytest.approx(0.805), pytest.approx(0.995), "bootstrap")
+    assert [found.low, found.high] == pytest.approx([0.805, 0.995])
+    assert found.method == "bootstrap"
 
 
 def test_percentile_interval_that_nobody_asked_for_stays_the_value() -> None:
@@ -135,8 +133,8 @@ def test_score_ends_of_flawless_worst_classes_and_slices_are_those_of_the_smalle
     light = np.array(["day"] * 20 + ["night"] * 12)
     ends = score_ends(flawless(25, 4, 3, slices={"light": light}))
     of = {size: size / (size + 1.96**2) for size in (3, 12)}
-    assert ends["worstClassRecall"] == (pytest.approx(of[3], abs=1e-4), pytest.approx(1))
-    assert ends["worstSliceAccuracy"] == (pytest.approx(of[12], abs=1e-4), pytest.approx(1))
+    assert ends["worstClassRecall"] == pytest.approx((of[3], 1), abs=1e-4)
+    assert ends["worstSliceAccuracy"] == pytest.approx((of[12], 1), abs=1e-4)
 
 
 def test_score_ends_of_macro_f1_are_those_of_accuracy_unless_a_class_is_small() -> None:

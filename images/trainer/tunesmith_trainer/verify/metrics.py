@@ -169,7 +169,7 @@ def score_ends(predictions: Predictions) -> dict[str, tuple[float, float]]:
         "macroF1": wilson_ends(
             measure(predictions)["macroF1"], present.sum() / (1.0 / support[present]).mean()
         ),
-        "worstClassRecall": _lowest_ends(hits[present], support[present].astype(np.float64)),
+        "worstClassRecall": _lowest_ends(hits[present], support[present]),
     }
     members = [member for _, _, member in judged_slices(predictions)]
     if members:
@@ -178,7 +178,7 @@ def score_ends(predictions: Predictions) -> dict[str, tuple[float, float]]:
     return ends
 
 
-def _lowest_ends(hits: FloatArray, support: FloatArray) -> tuple[float, float]:
+def _lowest_ends(hits: FloatArray | IntArray, support: FloatArray | IntArray) -> tuple[float, float]:
     low, high = wilson_interval(hits, support)
     return float(low.min()), float(high.min())
 
