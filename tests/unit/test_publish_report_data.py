@@ -63,3 +63,13 @@ def test_explaining_mistakes_reports_progress_on_each_and_the_surest_come_first(
         ("explain", MOST_MISTAKES, "mistakes")
     }
     assert [each.path for each in mistakes[:2]] == [f"{n - 1}.jpg", f"{n - 2}.jpg"]
+
+
+def test_explaining_no_mistakes_shows_no_bar() -> None:
+    flawless = TestPredictions(
+        np.arange(2), np.arange(2), np.eye(2, dtype=np.float32), np.empty((0, 0), np.float16)
+    )
+    stream = io.StringIO()
+    nothing = SimpleNamespace()
+    mistakes = explained_mistakes(flawless, cast(Dataset, nothing), cast(Predictor, nothing), Events(stream))
+    assert (mistakes, stream.getvalue()) == ((), "")

@@ -329,6 +329,8 @@ def explained_mistakes(
     wrong = np.flatnonzero(predicted != tested.labels)
     certainty = tested.probabilities[wrong, predicted[wrong]]
     chosen = wrong[np.argsort(-certainty, kind="stable")][:MOST_MISTAKES]
+    if not len(chosen):
+        return ()
     mistakes = []
     # Without a feature map every explanation takes 50 inferences.
     with events.progress("explain", total=len(chosen), unit="mistakes") as bar:
