@@ -110,7 +110,9 @@ def _metrics(package: dict[str, Any]) -> Table:
     table.add_column("gate")
     for name, interval in package["metrics"].items():
         low, high = interval.get("low"), interval.get("high")
-        between = f"{wording.metric(low)} to {wording.metric(high)}" if low is not None else ""
+        between = f"{wording.metric(low)} to {wording.metric(high)}" if low != high else ""
+        if between and interval.get("method") == "wilson":
+            between += " (Wilson)"
         gate = gates.get(name)
         answer = Text()
         if gate:

@@ -1,8 +1,10 @@
 """``tunesmith predict``: classes and probabilities of images, by ONNX Runtime and without torch."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def predict_images(
     digest: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print the most probable classes of images.
+    """Print the most probable classes of images; those that cannot be used do not keep the others back.
 
     Args:
         uri: a package, or its folder on this machine.
@@ -58,22 +60,60 @@ def predict_images(
 
     Raises:
         PackageError: there is no such package, or it is damaged.
-        ImageInvalid: an image cannot be used; the message names it.
+        ImageInvalid: after the others were printed; the message names every image that cannot be used.
     """
     model = model_reference(uri, digest)
     package = open_package(model.uri, digest=model.digest)
     predictor = Predictor(package.directory)
-    predictions = [_predicted(predictor, image, top, explain) for image in images]
+    overlays = [explain / name if explain else None for name in overlay_names(images)]
+    predictions: list[Prediction] = []
+    unusable: list[ImageInvalid] = []
+    for image, overlay in zip(images, overlays, strict=True):
+        try:
+            predictions.append(_predicted(predictor, image, top, overlay))
+        except ImageInvalid as error:
+            unusable.append(error)
     if as_json:
         for prediction in predictions:
             console.out(json.dumps(_document(prediction), ensure_ascii=False), highlight=False)
-        return
-    if not package.manifest.header.verified:
-        console.print(Text("This model did not pass its gates: study it, do not rely on it.", "bold red"))
-    console.print(_table(predictions))
+    elif predictions:
+        if not package.manifest.header.verified:
+            console.print(Text("This model did not pass its gates: study it, do not rely on it.", "bold red"))
+        console.print(_table(predictions))
+    if unusable:
+        raise _together(unusable, len(images))
 
 
-def _predicted(predictor: Predictor, path: Path, top: int, explain: Path | None) -> Prediction:
+def overlay_names(images: Sequence[Path]) -> list[str]:
+    """What the overlay of each image is called before its class, each name once whatever the letters' case.
+
+    The image's own name where no other has it, else with the folder it lies in, else with a number.
+    """
+    own = Counter(image.stem.casefold() for image in images)
+    taken: set[str] = set()
+    names = []
+    for image in images:
+        inside = f"{image.absolute().parent.name}-{image.stem}"
+        plain = [image.stem] if own[image.stem.casefold()] == 1 else []
+        candidates = chain([*plain, inside], (f"{inside}-{number}" for number in count(2)))
+        name = next(name for name in candidates if name.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _together(errors: Sequence[ImageInvalid], images: int) -> ImageInvalid:
+    """The one error, or one that says all of them."""
+    if len(errors) == 1:
+        return errors[0]
+    said = " ".join(error.message for error in errors)
+    advice = " ".join(dict.fromkeys(error.next_step for error in errors))
+    return ImageInvalid(
+        errors[0].kind, f"{len(errors)} of {images} images cannot be predicted. {said}", advice
+    )
+
+
+def _predicted(predictor: Predictor, path: Path, top: int, explanation: Path | None) -> Prediction:
     try:
         data = path.read_bytes()
         probabilities = predictor.probabilities([data])[0]
@@ -85,8 +125,8 @@ def _predicted(predictor: Predictor, path: Path, top: int, explain: Path | None)
     order = np.argsort(-probabilities, kind="stable")[:top]
     classes = tuple((predictor.labels[index], float(probabilities[index])) for index in order)
     overlay = None
-    if explain is not None:
-        overlay = explain / f"{path.stem}.{file_name(classes[0][0])}.png"
+    if explanation is not None:
+        overlay = explanation.with_name(f"{explanation.name}.{file_name(classes[0][0])}.png")
         drawing = predictor.overlay_png(data, int(order[0]))
         place(overlay, lambda temporary: temporary.write_bytes(drawing))
     return Prediction(path, classes, overlay)

@@ -233,6 +233,104 @@ def test_report_trials_are_sorted_by_a_number_the_best_first_and_then_the_other_
     assert len(numbers[0]) == 62
 
 
+@pytest.mark.parametrize("size", [pytest.param(PHONE, id="phone"), pytest.param(DESKTOP, id="desktop")])
+def test_report_trials_say_that_there_are_more_columns_until_the_last_is_seen(
+    reader: Reader, size: tuple[int, int]
+) -> None:
+    reader.open("good", size)
+    cue = (
+        "const box = document.querySelector('table.trials').parentElement, cue = box.previousElementSibling;"
+    )
+    shown = f"{cue} return [cue.hidden, getComputedStyle(cue).visibility];"
+    assert reader.run(shown) == [False, "visible"]
+    reader.run(f"{cue} box.scrollLeft = box.scrollWidth;")
+    reader.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert reader.run(shown) == [False, "hidden"]
+    reader.run(
+        "document.querySelector('table.trials').style.display = 'none'; dispatchEvent(new Event('resize'))"
+    )
+    assert reader.run(shown)[0] is True
+
+
+@pytest.mark.parametrize("size", [pytest.param(PHONE, id="phone"), pytest.param(DESKTOP, id="desktop")])
+def test_report_trials_keep_their_first_column_in_sight_and_on_top(
+    reader: Reader, size: tuple[int, int]
+) -> None:
+    reader.open("good", size)
+    seen = reader.run(
+        """const table = document.querySelector('table.trials'), box = table.parentElement;
+        box.scrollIntoView({block: 'center'}); box.scrollLeft = 200; box.scrollTop = 200;
+        const left = box.getBoundingClientRect().left, rows = [table.tHead.rows[0], ...table.tBodies[0].rows];
+        const inside = rows.filter((row) => {
+          const y = row.getBoundingClientRect().top - box.getBoundingClientRect().top;
+          return row.parentElement === table.tHead || (y > 110 && y < box.clientHeight - 60);
+        });
+        return inside.map((row) => {
+          const cell = row.cells[0], at = cell.getBoundingClientRect();
+          const top = document.elementFromPoint(at.left + 12, at.top + at.height / 2);
+          return [Math.round(at.left - left), cell.contains(top)];
+        });"""
+    )
+    assert len(seen) > 4
+    assert all(one == [0, True] for one in seen)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        pytest.param(PHONE, ["Trial", "Strategy", "Backbone", "Accuracy"], id="phone"),
+        pytest.param(
+            DESKTOP,
+            [
+                "Trial",
+                "Strategy",
+                "Backbone",
+                "Accuracy",
+                "Negative log likelihood",
+                "State",
+                "Epochs",
+                "Time",
+            ],
+            id="desktop",
+        ),
+    ],
+)
+def test_report_trials_show_their_result_before_anybody_scrolls(
+    reader: Reader, size: tuple[int, int], wanted: list[str]
+) -> None:
+    reader.open("good", size)
+    whole: list[str] = reader.run(
+        """const table = document.querySelector('table.trials');
+        const right = table.parentElement.getBoundingClientRect().right;
+        const whole = (cell) => cell.firstChild.getBoundingClientRect().right <= right;
+        return [...table.tHead.rows[0].cells].filter(whole).map((cell) => cell.textContent.trim());"""
+    )
+    assert whole[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("chart", "size"),
+    [pytest.param(".only-wide", DESKTOP, id="desktop"), pytest.param(".only-narrow", PHONE, id="phone")],
+)
+def test_report_parallel_coordinates_strike_no_label_through(
+    reader: Reader, chart: str, size: tuple[int, int]
+) -> None:
+    reader.open("good", size)
+    assert len(reader.all(f"{chart} .parallel text.tick")) > 10
+    struck: list[str] = reader.run(
+        """const drawing = document.querySelector(`${arguments[0]} .parallel`);
+        const lines = [...drawing.querySelectorAll('path.trial')];
+        return [...drawing.querySelectorAll('text.tick')].filter((label) => {
+          const plate = label.previousElementSibling, a = plate.getBBox(), b = label.getBBox();
+          return !(plate.matches('rect.plate') && a.x <= b.x + 1 && a.x + a.width >= b.x + b.width - 1
+            && a.y <= b.y + 4 && a.y + a.height >= b.y + b.height - 4
+            && lines.every((line) => line.compareDocumentPosition(plate) & Node.DOCUMENT_POSITION_FOLLOWING));
+        }).map((label) => label.textContent);""",
+        chart,
+    )
+    assert struck == []
+
+
 def test_report_classes_are_sorted_by_name_with_the_keyboard(reader: Reader) -> None:
     reader.open("good")
     reader.find("table.classes thead button").send_keys(Keys.ENTER)

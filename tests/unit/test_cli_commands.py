@@ -154,6 +154,21 @@ def test_inspect_shows_origin_metrics_gates_and_files(command: Command, package:
     assert re.search(r"model\.onnx +\d", out)
 
 
+def test_inspect_names_a_score_interval_and_shows_no_interval_where_there_is_none(
+    command: Command, tmp_path: Path
+) -> None:
+    directory = write_tiny_package(tmp_path / "built")
+    values = {
+        "accuracy": {"value": 1.0, "low": 0.936, "high": 1.0, "method": "wilson"},
+        "modelSizeMegabytes": {"value": 9.1, "low": 9.1, "high": 9.1, "method": "bootstrap"},
+    }
+    (directory / "metrics.json").write_text(json.dumps({"images": 56, "metrics": values, "gates": []}))
+    package = publish_package(directory, open_store((tmp_path / "store").as_uri()), "colours", HEADER)
+    _, out, _ = command("inspect", package.uri)
+    assert re.search(r"accuracy +1\.0000 +0\.9360 to 1\.0000 \(Wilson\)", out)
+    assert re.search(r"modelSizeMegabytes +9\.1000 *$", out, re.MULTILINE)
+
+
 def test_inspect_as_json_is_one_document(command: Command, package: PublishedPackage) -> None:
     code, out, _ = command("inspect", folder_of(package), "-o", "json")
     document = json.loads(out)
@@ -279,6 +294,36 @@ def test_predict_explain_writes_an_overlay_for_each_image(
     assert overlay.name == "red.red.png"
     assert overlay.read_bytes().startswith(b"\x89PNG")
     assert str(overlay) in out
+
+
+def test_predict_explain_keeps_the_overlays_of_images_with_the_same_name_apart(
+    command: Command, package: PublishedPackage, tmp_path: Path
+) -> None:
+    images = [tmp_path / folder / name for folder, name in (("a", "2.png"), ("b", "2.png"), ("b", "3.png"))]
+    for image in images:
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(picture("red"))
+    code, out, _ = command("predict", package.uri, *images, images[0], "--explain", tmp_path / "why")
+    written = sorted(overlay.name for overlay in (tmp_path / "why").iterdir())
+    assert code == 0
+    assert written == ["3.red.png", "a-2-2.red.png", "a-2.red.png", "b-2.red.png"]
+    assert all(str(tmp_path / "why" / name) in out for name in written)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_predict_image_that_is_none_does_not_keep_the_others_back(
+    command: Command, package: PublishedPackage, tmp_path: Path, output: str
+) -> None:
+    good, bad, empty = tmp_path / "red.png", written(tmp_path, "hello", "notes.jpg"), tmp_path / "none.jpg"
+    good.write_bytes(picture("red"))
+    empty.touch()
+    code, out, err = command("predict", package.uri, bad, good, empty, "-o", output)
+    assert code == 13
+    assert str(good) in out
+    assert str(bad) not in out
+    assert "2 of 3 images cannot be predicted." in err
+    assert str(bad) in err
+    assert str(empty) in err
 
 
 def test_predict_image_that_is_none_is_named(

@@ -215,7 +215,7 @@ def test_class_whose_images_are_all_bad_is_small(tmp_path: Path) -> None:
 
 
 def with_empty_folders(root: Path, above: str = "") -> PhotoSet:
-    """Two classes, two folders without files that anybody put there, one with annotations, and hidden ones."""
+    """Two classes, two folders where nobody put a file, one with annotations, and hidden ones."""
     photos = PhotoSet(root).photos(f"{above}ants", 12).photos(f"{above}bees", 12)
     for name in (".git", "@eaDir", "moths"):
         (photos.root / above / name).mkdir()

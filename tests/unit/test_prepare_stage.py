@@ -408,3 +408,15 @@ def test_splits_of_a_prepared_set_cover_every_image(tmp_path: Path) -> None:
     dataset = Bench(tmp_path).prepare(two_classes(tmp_path / "photos", 30).root)
     assert set(splits(dataset).values()) == {TRAIN, VALIDATION, TEST}
     assert dataset.class_counts().sum() == 60
+
+
+def test_splits_that_the_source_has_of_its_own_are_kept_in_mind(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 30)
+    dataset = Bench(tmp_path).prepare(photos.root)
+    assert dataset.given_splits == ()
+    divided = PhotoSet(tmp_path / "divided")
+    for folder in ("train/ants", "train/bees", "val/ants", "val/bees"):
+        divided.photos(folder, 30)
+    own = Bench(tmp_path / "own").prepare(divided.root)
+    assert own.given_splits == ("train", "test")
+    assert Dataset.load(own.directory).given_splits == ("train", "test")

@@ -16,6 +16,7 @@ from tests.report_samples import HOSTILE_NAMES, SPEC, failed_run, good_run, hund
 from tunesmith_trainer.publish.card import render_card
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
+    Estimate,
     QualityFacts,
     ReportData,
     ReproductionFacts,
@@ -59,6 +60,13 @@ def test_card_front_matter_names_task_data_and_metrics_for_registries() -> None:
     assert front["pipeline_tag"] == "image-classification"
     index = cast(list[Any], front["model-index"])
     assert index[0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.958333, "verified": True}
+
+
+def test_card_names_the_score_interval_of_a_flawless_test_split() -> None:
+    data = good_run()
+    flawless = Estimate("accuracy", 1.0, 0.936, 1.0, "wilson")
+    quality = replace(data.quality, metrics=(flawless, *data.quality.metrics[1:]))
+    assert "Wilson's score interval for Accuracy" in render_card(replace(data, quality=quality))
 
 
 def test_card_of_an_unverified_model_says_so_first_and_has_no_command_to_predict() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -25,7 +26,7 @@ from tunesmith_trainer.publish.report.data import (
     TrialRow,
     TrialState,
 )
-from tunesmith_trainer.publish.report.figures import Charts, draw
+from tunesmith_trainer.publish.report.figures import Charts, curve_ranges, draw
 
 FINITE = st.floats(-1e6, 1e6)
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
@@ -151,6 +152,36 @@ def test_progress_with_one_hopeless_trial_still_tells_the_good_ones_apart() -> N
     assert heights[0] - heights[2] > 40  # pixels between 95 % and 97 %
 
 
+def test_progress_of_a_trial_beyond_the_scale_is_an_arrow_that_points_there() -> None:
+    losses = (0.2, 0.21, 0.22, 0.19, 0.7)
+    trials = tuple(
+        replace(probe(index, 0.9), metrics=(("negativeLogLikelihood", loss),))
+        for index, loss in enumerate(losses)
+    )
+    facts = SearchFacts("Random", "None", trials=trials)
+    drawing = search.progress(facts, "negativeLogLikelihood", 400)
+    (arrow,) = of_class(drawing, "beyond")
+    assert arrow.get("data-trial") == "t0004"
+    assert "h10L" in arrow.get("d", "")
+    base, tip = re.findall(r"[ML][-\d.]+ ([-\d.]+)", arrow.get("d", ""))
+    assert float(tip) < float(base)  # upwards: the loss is larger
+    assert "0.700, beyond the scale" in (arrow[0].text or "")
+    assert search.beyond_scale(facts, "negativeLogLikelihood")
+
+
+def test_progress_of_trials_within_the_scale_has_no_arrow() -> None:
+    facts = SearchFacts("Random", "None", trials=tuple(probe(i, 0.9 + 0.01 * i) for i in range(5)))
+    assert not search.beyond_scale(facts, "accuracy")
+    assert not of_class(search.progress(facts, "accuracy", 400), "beyond")
+
+
+def test_progress_line_begins_anew_with_each_strategy() -> None:
+    tunes = tuple(replace(probe(i, 0.9 + 0.01 * i), strategy="FineTune") for i in (3, 4))
+    facts = SearchFacts("Random", "None", trials=(probe(1, 0.97), probe(2, 0.95), *tunes))
+    lines = of_class(search.progress(facts, "accuracy", 400), "best-line")
+    assert [len(line.get("d", "").split("L")) for line in lines] == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("points", "ends"),
     [
@@ -168,6 +199,15 @@ def test_learning_curve_draws_what_is_known(points: tuple[CurvePoint, ...], ends
     )
     drawing = search.learning_curve(trial, accuracies=(0.8, 1), losses=(0, 1))
     assert len(of_class(drawing, "end")) == ends
+    assert not of_class(drawing, "ideal")
+
+
+def test_losses_above_the_range_of_the_learning_curves_are_noticed() -> None:
+    points = tuple(CurvePoint(epoch, 0.5, 0.4, 0.9) for epoch in range(1, 9))
+    tame = TrialRow("t1", "FineTune", "resnet50", (), "Succeeded", curve=points)
+    wild = replace(tame, id="t2", curve=(*points, CurvePoint(9, 50.0, 0.4, 0.9)))
+    assert not search.beyond_losses((tame,), curve_ranges((tame,))[1][1])
+    assert search.beyond_losses((tame, wild), curve_ranges((tame, wild))[1][1])
 
 
 def test_epochs_granted_fill_their_share_of_the_bar() -> None:

@@ -82,7 +82,16 @@ def test_a_value_is_written_the_same_everywhere(written: str, expected: str) -> 
         ),
         pytest.param(Estimate("accuracy", 0.96), "", id="without an interval nothing is said"),
         pytest.param(Estimate("accuracy", 0.96, math.nan, 0.98), "", id="half an interval is none"),
+        pytest.param(Estimate("modelSizeMegabytes", 9, 9, 9), "", id="no width is no interval"),
     ],
 )
 def test_an_interval_is_written_with_its_unit(estimate: Estimate, expected: str) -> None:
     assert formats.metric_interval(estimate) == expected
+
+
+def test_intervals_note_names_the_metrics_that_have_a_score_interval() -> None:
+    exact = [Estimate(name, 1.0, 0.9, 1.0, "wilson") for name in ("accuracy", "macroF1", "worstClassRecall")]
+    loss = Estimate("negativeLogLikelihood", 0.1, 0.05, 0.2)
+    assert formats.intervals_note([loss]) == "Ranges are 95\u202f% bootstrap intervals."
+    assert "for Accuracy, Macro F1 and Worst class recall, as" in formats.intervals_note([*exact, loss])
+    assert "for Accuracy, as all resamples agree on it." in formats.intervals_note([exact[0], loss])

@@ -12,14 +12,24 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 from PIL import Image
 from tests.drawn_photos import jpeg, photo
 from tests.report_samples import HOSTILE_NAMES, failed_run, good_run, hundred_classes
 
-from tunesmith_trainer.publish.report import LARGEST_BYTES, ReportData, ReportTooLarge, render_report
+from tunesmith.cli import app
+from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_trainer.publish.report import (
+    LARGEST_BYTES,
+    ReportData,
+    ReportTooLarge,
+    commands,
+    render_report,
+)
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
     CurvePoint,
+    Estimate,
     Evidence,
     FindingFacts,
     Mistake,
@@ -63,6 +73,10 @@ class Page(HTMLParser):
 
     def words(self) -> str:
         return " ".join("".join(self.text).split())
+
+
+def words_of(data: ReportData) -> str:
+    return Page(render_report(data)).words()
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
@@ -137,6 +151,23 @@ def test_page_begins_with_verdict_model_data_and_metrics(run: Callable[[], Repor
         assert expected in top
 
 
+def test_page_of_a_flawless_test_split_names_the_score_interval() -> None:
+    data = good_run()
+    flawless = Estimate("accuracy", 1.0, 0.936, 1.0, "wilson")
+    quality = replace(data.quality, metrics=(flawless, *data.quality.metrics[1:]))
+    words = Page(render_report(replace(data, quality=quality))).words()
+    top = words[: words.index("Worth knowing")]
+    assert "93.6–\u2060100.0 % (Wilson)" in top
+    assert "Wilson's score interval for Accuracy" in top
+
+
+def test_page_says_where_the_split_comes_from_only_where_that_is_known() -> None:
+    data = good_run()
+    dataset = replace(data.dataset, split="The split is the source's own.")
+    assert "The split is the source's own. The test part" in words_of(replace(data, dataset=dataset))
+    assert "by the images' content" not in words_of(data)
+
+
 def test_page_of_a_failed_run_says_at_the_top_which_gate_failed_and_by_how_much() -> None:
     words = Page(render_report(failed_run())).words()
     assert "20.6 points below the gate" in words[: words.index("Worth knowing")]
@@ -166,6 +197,24 @@ def test_page_of_a_verified_model_has_the_commands_and_the_deployment() -> None:
     words = Page(render_report(good_run())).words()
     assert "tunesmith predict s3://models/models/flowers/DIGEST photo.jpg" in words
     assert "kind: ModelDeployment metadata: name: flowers namespace: default" in words
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_page_of_any_run_names_no_command_that_does_not_exist(run: Callable[[], ReportData]) -> None:
+    verbs = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    named = set(re.findall(r"<code>tunesmith ([a-z]+)", render_report(run())))
+    assert named
+    assert named <= verbs
+
+
+def test_page_of_a_verified_model_says_that_nothing_serves_the_deployment_yet() -> None:
+    words = Page(render_report(good_run())).words()
+    assert "tunesmith 0.1.0, which made this page, checks such a file and does not serve it yet." in words
+    assert "kubectl apply" not in words
+
+
+def test_deployment_of_the_page_is_valid() -> None:
+    ModelDeployment.model_validate(yaml.safe_load(commands.deployment_yaml(good_run())))
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_worth_knowing_of_a_flawless_run_is_empty() -> None:
 
 def test_trial_table_leaves_out_metrics_that_no_trial_has_and_keeps_failed_trials_last() -> None:
     table = tables.trial_table(failed_run().search, "t0000", 500)
-    assert [column.label for column in table.columns][3:] == ["Accuracy", "Epochs", "Time"]
+    assert [column.label for column in table.columns][2:] == ["Accuracy", "State", "Epochs", "Time"]
     assert [(row.key, row.chosen) for row in table.rows] == [("t0000", True), ("t0001", False)]
 
 

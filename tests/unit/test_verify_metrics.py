@@ -13,6 +13,7 @@ from tunesmith_trainer.verify.metrics import (
     measure_resamples,
     per_class,
     per_slice,
+    score_ends,
 )
 
 
@@ -100,6 +101,55 @@ def test_percentile_interval_of_accuracy_agrees_with_the_normal_approximation() 
     half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 2_000)
     assert found.low == pytest.approx(accuracy - half, abs=0.15 * half)
     assert found.high == pytest.approx(accuracy + half, abs=0.15 * half)
+
+
+def flawless(*support: int, slices: dict[str, npt.NDArray[np.str_]] | None = None) -> Predictions:
+    labels = np.repeat(np.arange(len(support)), support)
+    probabilities = np.full((len(labels), len(support)), 0.01, np.float32)
+    probabilities[np.arange(len(labels)), labels] = 0.9
+    return Predictions(probabilities, labels, slices or {})
+
+
+def test_percentile_interval_without_width_is_the_score_interval_and_says_so() -> None:
+    given_ = flawless(30, 26)
+    resampled = measure_resamples(given_, 100, 0)
+    found = percentile_interval(1.0, resampled["accuracy"], score=score_ends(given_)["accuracy"])
+    assert found.low == pytest.approx(56 / (56 + 1.96**2), abs=1e-4)
+    assert (found.high, found.method) == (1.0, "wilson")
+
+
+def test_percentile_interval_with_width_does_not_ask_for_the_score_interval() -> None:
+    found = percentile_interval(0.9, np.linspace(0.8, 1.0, 101), score=(0.1, 0.2))
+    assert [found.low, found.high] == pytest.approx([0.805, 0.995])
+    assert found.method == "bootstrap"
+
+
+def test_percentile_interval_that_nobody_asked_for_stays_the_value() -> None:
+    found = percentile_interval(1.0, np.empty(0), score=(0.9, 1.0))
+    assert (found.low, found.high) == (1.0, 1.0)
+
+
+def test_score_ends_of_flawless_worst_classes_and_slices_are_those_of_the_smallest() -> None:
+    light = np.array(["day"] * 20 + ["night"] * 12)
+    ends = score_ends(flawless(25, 4, 3, slices={"light": light}))
+    of = {size: size / (size + 1.96**2) for size in (3, 12)}
+    assert ends["worstClassRecall"] == pytest.approx((of[3], 1), abs=1e-4)
+    assert ends["worstSliceAccuracy"] == pytest.approx((of[12], 1), abs=1e-4)
+
+
+def test_score_ends_of_macro_f1_are_those_of_accuracy_unless_a_class_is_small() -> None:
+    equal, unequal = score_ends(flawless(20, 20, 20)), score_ends(flawless(50, 7, 3))
+    assert equal["macroF1"] == pytest.approx(equal["accuracy"])
+    assert unequal["worstClassRecall"][0] < unequal["macroF1"][0] < unequal["accuracy"][0]
+
+
+@given(st.integers(0, 10_000), st.integers(10, 60), st.integers(2, 7), st.sampled_from([-9.0, 1.0, 9.0]))
+def test_score_ends_hold_the_metric(seed: int, n: int, classes: int, strength: float) -> None:
+    light = np.array(["day", "night"])[np.arange(n) % 2]
+    given_ = predictions(seed, n, classes, strength, {"light": light})
+    values = measure(given_)
+    for name, (low, high) in score_ends(given_).items():
+        assert low - 1e-9 <= values[name] <= high + 1e-9
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

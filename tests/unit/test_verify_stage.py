@@ -266,6 +266,39 @@ def test_model_equal_to_the_champion_passes_every_comparison(
     assert all("equals" in gate.message for gate in found.gates)
 
 
+def test_comparison_with_the_champion_names_the_images_that_it_rests_on(
+    package: Path, dataset: Dataset, root: Path
+) -> None:
+    metrics = ("accuracy", "corruptionAccuracy", "latencyP95Milliseconds", "modelSizeMegabytes")
+    gates = [{"metric": metric, "relativeTo": "Champion"} for metric in metrics]
+    spec = spec_with(root, gates=gates, corruptions={"maxImages": 10})
+    rival = Champion("sha256:" + "c" * 64, dataset.digest, package)
+    found = verify_model(package, dataset, spec, Events(io.StringIO()), rival)
+    said = [gate.message for gate in found.gates]
+    assert "on the same 36 test images" in said[0]
+    assert "on the same 10 test images" in said[1]
+    assert "on the same 32 test images" in said[2]
+    assert "test images" not in said[3]
+
+
+def test_flawless_model_has_score_intervals_where_resamples_cannot_differ(
+    package: Path, dataset: Dataset, root: Path
+) -> None:
+    said = Predictor(package).probabilities([dataset.source_bytes(int(row)) for row in dataset.rows(TEST)])
+    labels = dataset.labels.copy()
+    labels[dataset.rows(TEST)] = said.argmax(axis=1)
+    agreed = dataclasses.replace(dataset, labels=labels)
+    spec = spec_with(root, corruptions={"kinds": ["JPEG"], "severities": [1], "maxImages": 10})
+    metrics = verify_model(package, agreed, spec, Events(io.StringIO()), None).metrics
+    shares = ("accuracy", "macroF1", "worstClassRecall", "worstSliceAccuracy", "corruptionAccuracy")
+    for name in shares:
+        one = metrics[name]
+        assert (one.value, one.high, one.method) == (1.0, 1.0, "wilson"), name
+    assert metrics["accuracy"].low == pytest.approx(36 / (36 + 1.96**2), abs=1e-4)
+    assert metrics["corruptionAccuracy"].low == pytest.approx(10 / (10 + 1.96**2), abs=1e-4)
+    assert metrics["negativeLogLikelihood"].method == "bootstrap"
+
+
 def test_champion_with_other_classes_and_preprocessing_is_asked_in_its_own_way(
     package: Path, dataset: Dataset, root: Path, tmp_path: Path
 ) -> None:

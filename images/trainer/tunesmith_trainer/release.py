@@ -168,6 +168,7 @@ class Release:
                 ended=searched.ended,
                 verification=verification,
                 predictor=predictor,
+                events=self.events,
                 onnx_bytes=(directory / "model.onnx").stat().st_size,
                 store_uri=self.workspace.store.url(f"models/{self.job.name}"),
                 now=datetime.now(UTC),

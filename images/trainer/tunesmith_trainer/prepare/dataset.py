@@ -93,6 +93,7 @@ class Dataset:
         skipped: images of the source that are not used, for whatever reason.
         uri: where the images come from.
         format: Folder, Manifest, WebDataset or the name of torchvision's class.
+        given_splits: names of the splits that the source has of its own; None where nobody wrote it down.
         sealed: whether the test rows are out of reach.
         credentials: for reading the source again; never written down.
         patience_seconds: how long the source's store may stay away then.
@@ -115,6 +116,7 @@ class Dataset:
     skipped: int
     uri: str
     format: str
+    given_splits: tuple[str, ...] | None = None
     sealed: bool = False
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience_seconds: float = PATIENCE_SECONDS
@@ -256,6 +258,7 @@ def _assemble(directory: Path, facts: dict[str, Any], table: pa.Table) -> Datase
         skipped=facts["skipped"],
         uri=facts["uri"],
         format=facts["sourceFormat"],
+        given_splits=None if facts.get("givenSplits") is None else tuple(facts["givenSplits"]),
     )
 
 
@@ -269,6 +272,7 @@ def facts_json(
     skipped: int,
     uri: str,
     source_format: str,
+    given_splits: tuple[str, ...],
 ) -> bytes:
     """The text of ``dataset.json``."""
     facts = {
@@ -281,5 +285,6 @@ def facts_json(
         "skipped": skipped,
         "uri": uri,
         "sourceFormat": source_format,
+        "givenSplits": list(given_splits),
     }
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -236,6 +236,7 @@ def _prepare(
         skipped=looked.table.num_rows - used + looked.left_out,
         uri=spec.dataset.uri,
         source_format=listing.format,
+        given_splits=split.given_splits(judged.observed),
     )
     _write_local(directory, index, facts, looked.folder)
     workspace.store.put(workspace.key(INDEX_FILE), directory / INDEX_FILE)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tunesmith_api.dataset_spec import DatasetSpec
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_trainer.prepare.checks import evidence, left_out, named, number
-from tunesmith_trainer.prepare.dataset import DROPPED, TEST, TRAIN, VALIDATION
+from tunesmith_trainer.prepare.dataset import DROPPED, SPLIT_NAMES, TEST, TRAIN, VALIDATION
 from tunesmith_trainer.prepare.duplicates import Twins, near_pairs, originals, pools
 from tunesmith_trainer.prepare.findings import MOST_EVIDENCE
 from tunesmith_trainer.prepare.observed import BoolArray, Draft, IntArray, Observed, content_position
@@ -71,6 +71,12 @@ def assign(observed: Observed, twins: Twins, spec: DatasetSpec) -> Sides:
     groups = _families(observed, twins, split, open_)
     split[~observed.alive] = DROPPED
     return Sides(split, groups)
+
+
+def given_splits(observed: Observed) -> tuple[str, ...]:
+    """Names of the splits that the source has of its own, after `settle`."""
+    kinds = set(np.unique(observed.given[observed.alive]).tolist())
+    return tuple(SPLIT_NAMES[kind] for kind in (TRAIN, VALIDATION, TEST) if kind in kinds)
 
 
 def _families(observed: Observed, twins: Twins, split: Uint8Array, open_: BoolArray) -> IntArray:

@@ -157,7 +157,8 @@ def _measured(data: ReportData) -> str:
     rows = (_metric_row(estimate, bounds.get(estimate.metric, [])) for estimate in data.quality.metrics)
     photos = formats.plural(data.quality.images, "test photo")
     latency = _safe(data.quality.latency_note)
-    note = f"On {photos}, read once, after the search; 95 % bootstrap intervals. {latency}".rstrip()
+    intervals = formats.intervals_note(data.quality.metrics)
+    note = f"On {photos}, read once, after the search. {intervals} {latency}".rstrip()
     return f"## Quality\n\n{note}\n\n{_table(('Metric', 'Value', '95 % interval', 'Gate'), rows)}"
 
 

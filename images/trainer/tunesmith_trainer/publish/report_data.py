@@ -18,6 +18,7 @@ from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import to_yaml
 from tunesmith_package.activation import overlay_png
 from tunesmith_package.inference import Predictor
+from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import TEST, TRAIN, VALIDATION, Dataset
 from tunesmith_trainer.publish.report.data import (
     ClassCount,
@@ -45,7 +46,7 @@ from tunesmith_trainer.publish.report.data import (
 from tunesmith_trainer.search.candidate import CandidateFacts
 from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Trial
-from tunesmith_trainer.verify.verification import Verification
+from tunesmith_trainer.verify.verification import TestPredictions, Verification
 
 MOST_SAMPLES = 24
 MOST_MISTAKES = 24
@@ -70,6 +71,7 @@ class Run:
         ended: why the search ended.
         verification: of the exported model.
         predictor: the exported model.
+        events: told the progress.
         onnx_bytes: size of its graph.
         store_uri: where packages of this job go.
         now: the time to write down.
@@ -85,6 +87,7 @@ class Run:
     ended: str
     verification: Verification
     predictor: Predictor
+    events: Events
     onnx_bytes: int
     store_uri: str
     now: datetime
@@ -118,7 +121,7 @@ def report_data(run: Run) -> ReportData:
             )
             for gate, given in zip(verification.gates, run.job.spec.verification.gates, strict=True)
         ),
-        mistakes=_mistakes(run),
+        mistakes=explained_mistakes(verification.predictions, run.dataset, run.predictor, run.events),
         suspects=_suspects(run),
         suspects_found=len(run.suspects),
         absent=_absent(run),
@@ -202,11 +205,25 @@ def _dataset(run: Run) -> DatasetFacts:
         digest=dataset.digest,
         format=dataset.format,
         classes=classes,
+        split=split_sentence(dataset.given_splits),
         skipped=dataset.skipped,
         imbalance=dataset.imbalance,
         samples=_samples(dataset),
         findings=findings,
     )
+
+
+def split_sentence(given: tuple[str, ...] | None) -> str:
+    """Where the split comes from, by the names of those that the source has of its own."""
+    own = [name for name in ("validation", "test") if given and name in given]
+    if given is None:
+        return ""
+    if len(own) == 2:
+        return "The split is the source's own."
+    if own:
+        cut = "validation" if own == ["test"] else "test"
+        return f"The {own[0]} part is the source's own; the {cut} part is cut by the images' content."
+    return "The split is fixed by the images' content, so adding images moves none."
 
 
 def _samples(dataset: Dataset) -> tuple[Sample, ...]:
@@ -267,7 +284,8 @@ def _quality(verification: Verification, temperature: float) -> QualityFacts:
     return QualityFacts(
         images=verification.images,
         metrics=tuple(
-            Estimate(name, one.value, one.low, one.high) for name, one in verification.metrics.items()
+            Estimate(name, one.value, one.low, one.high, one.method)
+            for name, one in verification.metrics.items()
         ),
         per_class=tuple(
             ClassResult(
@@ -303,32 +321,38 @@ def _quality(verification: Verification, temperature: float) -> QualityFacts:
     )
 
 
-def _mistakes(run: Run) -> tuple[Mistake, ...]:
-    """Test images that the model got wrong, the most certain first."""
-    tested, dataset = run.verification.predictions, run.dataset
+def explained_mistakes(
+    tested: TestPredictions, dataset: Dataset, predictor: Predictor, events: Events
+) -> tuple[Mistake, ...]:
+    """Test images that the model got wrong, the most certain first, with what spoke for its answer."""
     predicted = tested.probabilities.argmax(1)
     wrong = np.flatnonzero(predicted != tested.labels)
     certainty = tested.probabilities[wrong, predicted[wrong]]
     chosen = wrong[np.argsort(-certainty, kind="stable")][:MOST_MISTAKES]
+    if not len(chosen):
+        return ()
     mistakes = []
-    for i in chosen:
-        row = int(tested.rows[i])
-        pixels = dataset.pixels.read(np.array([row], np.int64))
-        tensor = run.predictor.preprocess.normalise(pixels)
-        activation = run.predictor.activation_map_of(tensor, int(predicted[i]))
-        overlay = Image.open(io.BytesIO(overlay_png(pixels[0], activation))).convert("RGB")
-        mistakes.append(
-            Mistake(
-                path=path_of(dataset, row),
-                given=dataset.classes[tested.labels[i]],
-                predicted=dataset.classes[predicted[i]],
-                probability=float(tested.probabilities[i, predicted[i]]),
-                given_probability=float(tested.probabilities[i, tested.labels[i]]),
-                picture=picture(pixels[0]),
-                activation=picture(np.asarray(overlay)),
-                method=activation.method,
+    # Without a feature map every explanation takes 50 inferences.
+    with events.progress("explain", total=len(chosen), unit="mistakes") as bar:
+        for i in chosen:
+            row = int(tested.rows[i])
+            pixels = dataset.pixels.read(np.array([row], np.int64))
+            tensor = predictor.preprocess.normalise(pixels)
+            activation = predictor.activation_map_of(tensor, int(predicted[i]))
+            overlay = Image.open(io.BytesIO(overlay_png(pixels[0], activation))).convert("RGB")
+            mistakes.append(
+                Mistake(
+                    path=path_of(dataset, row),
+                    given=dataset.classes[tested.labels[i]],
+                    predicted=dataset.classes[predicted[i]],
+                    probability=float(tested.probabilities[i, predicted[i]]),
+                    given_probability=float(tested.probabilities[i, tested.labels[i]]),
+                    picture=picture(pixels[0]),
+                    activation=picture(np.asarray(overlay)),
+                    method=activation.method,
+                )
             )
-        )
+            bar.advance()
     return tuple(mistakes)
 
 

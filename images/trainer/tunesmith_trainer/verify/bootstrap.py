@@ -8,6 +8,7 @@ number of images give the same rows, which is what makes a comparison of two mod
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,24 @@ FloatArray = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 """Coverage of every interval."""
 _CHUNK = 4_000_000  # counts in memory at once
+_NO_WIDTH = 1e-9
 
 
 @dataclass(frozen=True, config=CAMEL)
 class Interval:
-    """A value with its interval of 95 % confidence; low and high equal the value where none was asked for."""
+    """A value with its interval of 95 % confidence; low and high equal the value where none was asked for.
+
+    Attributes:
+        value: the metric on the data.
+        low: its lower end.
+        high: its upper end.
+        method: ``bootstrap``, or ``wilson`` where all resamples agree, which says nothing of the next image.
+    """
 
     value: float
     low: float
     high: float
+    method: Literal["bootstrap", "wilson"] = "bootstrap"
 
 
 def resample_counts(n: int, samples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -46,12 +56,22 @@ def resample_counts(n: int, samples: int, seed: int) -> Iterator[npt.NDArray[np.
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float32)
 
 
-def percentile_interval(value: float, resampled: FloatArray) -> Interval:
+def percentile_interval(
+    value: float, resampled: FloatArray, *, score: tuple[float, float] | None = None
+) -> Interval:
     """The percentile interval (Efron 1979): the middle 95 % of the metric over the resamples [B].
 
     Resamples on which the metric is undefined (NaN) do not count; without any, the interval is the value.
+
+    Args:
+        value: the metric on the data.
+        resampled: the metric on each resample [B].
+        score: ends of the score interval, taken where the percentiles have no width: resamples of a test
+            split without a mistake have none either.
     """
     low, high = _bounds(value, resampled)
+    if score is not None and len(resampled) and high - low < _NO_WIDTH:
+        return Interval(value, min(score[0], value), max(score[1], value), method="wilson")
     return Interval(value, low, high)
 
 
@@ -80,7 +100,7 @@ def _bounds(value: float, resampled: FloatArray) -> tuple[float, float]:
 
 
 def wilson_interval(
-    successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]
+    successes: npt.NDArray[np.int64] | FloatArray, trials: npt.NDArray[np.int64] | FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Ends of the score interval of a fraction (Wilson 1927), elementwise; 0 and 1 where there are no trials.
 
@@ -95,3 +115,9 @@ def wilson_interval(
     low = np.where(empty, 0.0, np.clip(centre - half, 0.0, 1.0))
     high = np.where(empty, 1.0, np.clip(centre + half, 0.0, 1.0))
     return low, high
+
+
+def wilson_ends(share: float, images: float) -> tuple[float, float]:
+    """Ends of the score interval of a share of so many images, or of the worth of so many."""
+    low, high = wilson_interval(np.array([share * images]), np.array([images], np.float64))
+    return float(low[0]), float(high[0])

@@ -32,11 +32,13 @@ class Measured:
         values: metric -> value.
         resampled: metric -> values on bootstrap resamples [B], the same resamples for every model.
         correct: bool [n], whether the model is right on each test image.
+        images: metric -> how many different test images it rests on, where these are not all n.
     """
 
     values: dict[str, float]
     resampled: dict[str, FloatArray] = field(default_factory=dict)
     correct: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    images: dict[str, int] = field(default_factory=dict)
 
 
 def compare(metric: str, delta: float, model: Measured, champion: Measured, name: str) -> Comparison:
@@ -73,7 +75,7 @@ def compare(metric: str, delta: float, model: Measured, champion: Measured, name
         test=test,
         p_short=p_short,
         p_gain=p_gain,
-        images=len(model.correct),
+        images=model.images.get(metric, len(model.correct)),
     )
 
 

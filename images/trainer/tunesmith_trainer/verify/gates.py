@@ -64,7 +64,7 @@ class Comparison:
         test: the paired test in words; empty where none applies (latency, size, no resamples).
         p_short: one-sided p-value of "the model reaches the demanded margin"; small: it really falls short.
         p_gain: one-sided p-value of "the model is no better than the champion"; small: it really is better.
-        images: how many images both were compared on.
+        images: how many different images both were compared on; 0 where no image enters (size).
     """
 
     champion: str
@@ -160,9 +160,10 @@ def _relative(
     passed, because = _judge(improvement, gate.delta, comparison)
     value, champion_value, gap = _shown(gate.metric, comparison.value, comparison.champion_value)
     verdict = "equals" if improvement == 0 else f"is {gap} {'better' if improvement > 0 else 'worse'} than"
+    same = f" on the same {comparison.images} test images" if comparison.images else ""
     sentence = (
-        f"{gate.metric} {value} {verdict} the {champion_value} of the champion {comparison.champion} "
-        f"on the same {comparison.images} test images{because}."
+        f"{gate.metric} {value} {verdict} the {champion_value} of the champion {comparison.champion}"
+        f"{same}{because}."
     )
     return _result(gate.metric, limit, comparison.value, passed, sentence, remarks)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import dataclasses as pydantic_dataclasses
 from scipy import sparse
 
-from tunesmith_trainer.verify.bootstrap import FloatArray, resample_counts, wilson_interval
+from tunesmith_trainer.verify.bootstrap import FloatArray, resample_counts, wilson_ends, wilson_interval
 from tunesmith_trainer.verify.calibration import BINS, bin_index, confidence_and_correctness
 from tunesmith_trainer.verify.records import CAMEL
 
@@ -150,6 +150,37 @@ def measure_resamples(predictions: Predictions, samples: int, seed: int) -> dict
     sums = _sums(predictions)
     blocks = [sums.metrics(counts) for counts in resample_counts(len(predictions.labels), samples, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
+
+
+def score_ends(predictions: Predictions) -> dict[str, tuple[float, float]]:
+    """Ends of the score intervals (Wilson 1927) of the metrics that are made of shares of images.
+
+    They are for predictions whose resamples all agree, as without a mistake. The worst class and the worst
+    slice have the lowest ends among all of them: without a mistake these are the ends of the smallest. Macro
+    F1 counts every class alike, so its images are worth K / mean(1 / n_k): n if the classes are equally
+    large, fewer else, as in the variance of a stratified mean.
+    """
+    correct = predictions.probabilities.argmax(axis=1) == predictions.labels
+    support = np.bincount(predictions.labels, minlength=predictions.num_classes)
+    hits = np.bincount(predictions.labels, weights=correct, minlength=predictions.num_classes)
+    present = support > 0
+    ends = {
+        "accuracy": wilson_ends(float(correct.mean()), len(correct)),
+        "macroF1": wilson_ends(
+            measure(predictions)["macroF1"], present.sum() / (1.0 / support[present]).mean()
+        ),
+        "worstClassRecall": _lowest_ends(hits[present], support[present]),
+    }
+    members = [member for _, _, member in judged_slices(predictions)]
+    if members:
+        of_slice = np.stack(members).astype(np.float64)
+        ends["worstSliceAccuracy"] = _lowest_ends(of_slice @ correct, of_slice.sum(axis=1))
+    return ends
+
+
+def _lowest_ends(hits: FloatArray | IntArray, support: FloatArray | IntArray) -> tuple[float, float]:
+    low, high = wilson_interval(hits, support)
+    return float(low.min()), float(high.min())
 
 
 def _sums(predictions: Predictions) -> _Sums:

@@ -64,8 +64,8 @@ class Verification:
     """How good the exported model is on the test split.
 
     Attributes:
-        metrics: metric -> value with its 95 % interval (percentile; the calibration error's is the basic
-            one).
+        metrics: metric -> value with its 95 % interval (percentile, Wilson where that has no width; the
+            calibration error's is the basic one).
         images: test images.
         classes: K names.
         worst_class: the class of worstClassRecall.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,11 +17,7 @@ from tunesmith_trainer.devices import allowed_processors
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import TEST, Dataset
 from tunesmith_trainer.verify import latency as timing
-from tunesmith_trainer.verify.bootstrap import (
-    FloatArray,
-    Interval,
-    percentile_interval,
-)
+from tunesmith_trainer.verify.bootstrap import FloatArray, Interval, percentile_interval, wilson_ends
 from tunesmith_trainer.verify.calibration import Calibration, calibrate_error
 from tunesmith_trainer.verify.champion import Champion, Measured, compare
 from tunesmith_trainer.verify.corruptions import (
@@ -40,6 +36,7 @@ from tunesmith_trainer.verify.metrics import (
     measure_resamples,
     per_class,
     per_slice,
+    score_ends,
 )
 from tunesmith_trainer.verify.predictions import (
     EMBEDDING_ROWS,
@@ -67,6 +64,11 @@ class _Sample:
     plan: CorruptionPlan
     samples: int
     seed: int
+
+    @property
+    def timed(self) -> npt.NDArray[np.int64]:
+        """Rows of the images whose requests are timed."""
+        return self.rows[even_rows(len(self.rows), _TIMED_IMAGES)]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def verify_model(
     judged = _judge(predictor, sample, threads, events, task="evaluate", corrupted=True)
     tables = _tabulate(judged, sample, predictor.preprocess.image_size)
     took, times = _time(directory, sample, threads, events)
-    metrics = _intervals(judged.measured, tables.calibration)
+    metrics = _intervals(judged, sample.plan, tables.calibration)
     metrics["latencyP95Milliseconds"] = _latency_interval(times, sample)
     megabytes = model_megabytes(directory)
     metrics["modelSizeMegabytes"] = Interval(megabytes, megabytes, megabytes)
@@ -185,6 +187,11 @@ def _judge(
     values = measure(predictions)
     resampled = measure_resamples(predictions, sample.samples, sample.seed)
     right = np.empty(0, np.bool_)
+    images = {
+        "corruptionAccuracy": sample.plan.images,
+        "latencyP95Milliseconds": len(sample.timed),
+        "modelSizeMegabytes": 0,
+    }
     if corrupted:
         right = evaluate_corrupted(
             predictor,
@@ -200,7 +207,7 @@ def _judge(
             sample.plan, right, sample.samples, sample.seed
         )
     correct = evaluation.probabilities.argmax(axis=1) == sample.labels
-    return _Judged(Measured(values, resampled, correct), predictions, evaluation, right)
+    return _Judged(Measured(values, resampled, correct, images), predictions, evaluation, right)
 
 
 def _tabulate(judged: _Judged, sample: _Sample, image_size: int) -> Tables:
@@ -216,11 +223,15 @@ def _tabulate(judged: _Judged, sample: _Sample, image_size: int) -> Tables:
     )
 
 
-def _intervals(measured: Measured, calibration: Calibration) -> dict[str, Interval]:
+def _intervals(judged: _Judged, plan: CorruptionPlan, calibration: Calibration) -> dict[str, Interval]:
     nothing: FloatArray = np.empty(0)
+    values, resampled = judged.measured.values, judged.measured.resampled
+    scores = score_ends(judged.predictions)
+    # The corruptions of one image are no new images.
+    scores["corruptionAccuracy"] = wilson_ends(values["corruptionAccuracy"], plan.images)
     intervals = {
-        name: percentile_interval(value, measured.resampled.get(name, nothing))
-        for name, value in measured.values.items()
+        name: percentile_interval(value, resampled.get(name, nothing), score=scores.get(name))
+        for name, value in values.items()
     }
     intervals["calibrationError"] = calibration.error
     return intervals
@@ -228,8 +239,7 @@ def _intervals(measured: Measured, calibration: Calibration) -> dict[str, Interv
 
 def _time(directory: Path, sample: _Sample, threads: int, events: Events) -> tuple[Latency, list[float]]:
     """Time single-image requests with all threads and, where that differs, with one."""
-    chosen = sample.rows[even_rows(len(sample.rows), _TIMED_IMAGES)]
-    images = [sample.dataset.source_bytes(int(row)) for row in chosen]
+    images = [sample.dataset.source_bytes(int(row)) for row in sample.timed]
     events.note(f"Timing single-image requests with {threads} thread{'s' if threads > 1 else ''}.")
     times = timing.time_requests(_one_by_one(directory, threads), images, seconds=_TIMED_SECONDS)
     p50, p95 = timing.percentiles(times)
@@ -274,7 +284,7 @@ def _measure_champion(
     if "latencyP95Milliseconds" in wanted:
         took, _ = _time(champion.directory, sample, threads, events)
         values["latencyP95Milliseconds"] = took.p95_milliseconds
-    return Measured(values, measured.resampled, measured.correct)
+    return replace(measured, values=values)
 
 
 def _champion_result(champion: Champion | None, rival: Measured | None) -> ChampionResult | None:
@@ -293,7 +303,7 @@ def _comparisons(
 ) -> dict[tuple[str, float], Comparison]:
     if rival is None or champion is None:
         return {}
-    full = Measured({name: one.value for name, one in metrics.items()}, model.resampled, model.correct)
+    full = replace(model, values={name: one.value for name, one in metrics.items()})
     name = champion.name
     if champion.dataset_digest != dataset.digest:
         name += " (trained on another version of the dataset)"

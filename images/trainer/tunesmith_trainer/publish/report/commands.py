@@ -30,14 +30,9 @@ def verify_command(data: ReportData) -> str:
     return f"tunesmith verify {package(data)}"
 
 
-def serve_command() -> str:
-    """Serve the deployment on localhost."""
-    return "tunesmith serve -f deployment.yaml"
-
-
-def apply_command() -> str:
-    """Serve the deployment in a cluster."""
-    return "kubectl apply -f deployment.yaml"
+def validate_command() -> str:
+    """Check the deployment by the rules of a cluster."""
+    return "tunesmith validate -f deployment.yaml"
 
 
 def run_command() -> str:

@@ -129,6 +129,7 @@ class DatasetFacts:
         digest: The dataset's digest, "sha256:...".
         format: "Folder", "Manifest", "WebDataset" or a torchvision class's name.
         classes: One entry per class in the model's order of labels.
+        split: Where the split comes from, a sentence.
         skipped: Images found in the source and not used.
         imbalance: The strategy against imbalance in force: "None", "Loss" or "Sampling".
         samples: A few photos, at best one of each class.
@@ -139,6 +140,7 @@ class DatasetFacts:
     digest: str
     format: str
     classes: tuple[ClassCount, ...]
+    split: str = ""
     skipped: int = 0
     imbalance: str = "None"
     samples: tuple[Sample, ...] = ()
@@ -233,12 +235,16 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of the test split and its 95 % bootstrap interval, where there is one."""
+    """A metric of the test split and its 95 % interval, where there is one.
+
+    `method` says where the interval comes from: "bootstrap", or "wilson" where all resamples agree.
+    """
 
     metric: str
     value: float | None
     low: float | None = None
     high: float | None = None
+    method: str = "bootstrap"
 
 
 @dataclass(frozen=True)

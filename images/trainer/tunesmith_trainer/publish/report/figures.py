@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tunesmith_trainer.publish.report import summary, svg, tables
 from tunesmith_trainer.publish.report.charts import dataset, parallel, quality, search
-from tunesmith_trainer.publish.report.data import ReportData, SearchFacts, TrialRow
+from tunesmith_trainer.publish.report.data import ReportData, TrialRow
 from tunesmith_trainer.publish.report.formats import known
 from tunesmith_trainer.publish.report.palette import HEAT_STEPS
 
@@ -18,6 +18,7 @@ WIDE, HALF, NARROW = 860.0, 410.0, 348.0
 
 MOST_LINES = 300
 MOST_AXES = 9
+MOST_RESULT_AXES = 2
 MOST_CURVES = 24
 MOST_EPOCH_BARS = 24
 MOST_MATRIX_CLASSES = 100
@@ -46,9 +47,8 @@ class Charts:
 def draw(data: ReportData) -> Charts:
     """Draw everything there is data for."""
     counts, splits = data.dataset.classes, data.dataset.splits
-    tuned = fine_tunes(data.search)
-    probes = {trial.id: trial.metric("accuracy") for trial in data.search.trials}
-    accuracies, losses = curve_ranges(tuned, [probes.get(trial.parent) for trial in tuned])
+    tuned = fine_tunes(data)
+    accuracies, losses = curve_ranges(tuned)
     parallel_wide, parallel_narrow = _parallel(data)
     return Charts(
         split_wide=dataset.split_bar(splits, WIDE),
@@ -62,9 +62,7 @@ def draw(data: ReportData) -> Charts:
         parallel_wide=parallel_wide,
         parallel_narrow=parallel_narrow,
         curves=tuple(
-            search.learning_curve(
-                trial, accuracies=accuracies, losses=losses, probe_accuracy=probes.get(trial.parent)
-            )
+            search.learning_curve(trial, accuracies=accuracies, losses=losses)
             for trial in tuned[:MOST_CURVES]
         ),
         epochs_wide=search.epochs_granted(tuned[:MOST_EPOCH_BARS], WIDE),
@@ -76,26 +74,26 @@ def draw(data: ReportData) -> Charts:
     )
 
 
-def fine_tunes(facts: SearchFacts) -> tuple[TrialRow, ...]:
-    """Trials with a learning curve: those with results first and the best of them at the head."""
-    placed = summary.ranked(facts)
-    names = {trial.id for trial in placed}
-    return tuple(
-        trial for trial in (*placed, *(each for each in facts.trials if each.id not in names)) if trial.curve
-    )
+def fine_tunes(data: ReportData) -> tuple[TrialRow, ...]:
+    """Trials with a learning curve: the chosen one first, then those with results, the best of them first."""
+    return tuple(trial for trial in tables.trials_in_order(data.search, data.model.trial) if trial.curve)
 
 
-def curve_ranges(
-    trials: Sequence[TrialRow], probes: Sequence[float | None]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The ranges of accuracy and loss that all small multiples share, their probes' accuracies included.
+def drawn_trials(data: ReportData) -> tuple[TrialRow, ...]:
+    """Trials that have a result to draw in parallel coordinates, the chosen one first."""
+    metrics = tables.trial_metrics(data.search)[:MOST_RESULT_AXES]
+    ordered = tables.trials_in_order(data.search, data.model.trial)
+    return tuple(trial for trial in ordered if any(known(trial.metric(metric)) for metric in metrics))
+
+
+def curve_ranges(trials: Sequence[TrialRow]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ranges of accuracy and loss that all small multiples share.
 
     The loss is cut at four times the median of its points, so that one diverged trial does not flatten the
     rest.
     """
     points = [point for trial in trials for point in trial.curve]
     accuracies = [value for point in points if known(value := point.validation_accuracy)]
-    accuracies.extend(value for value in probes if known(value))
     losses = sorted(
         value for point in points for value in (point.train_loss, point.validation_loss) if known(value)
     )
@@ -106,12 +104,11 @@ def curve_ranges(
 
 def _parallel(data: ReportData) -> tuple[Markup, Markup]:
     """Wide and narrow parallel coordinates, or nothing when no two trials differ."""
-    placed = summary.ranked(data.search)[:MOST_LINES]
-    parameters = summary.varied_parameters(placed)[:MOST_AXES]
-    if len(placed) < 2 or not parameters:
+    ordered = drawn_trials(data)[:MOST_LINES]
+    parameters = summary.varied_parameters(ordered)[:MOST_AXES]
+    if len(ordered) < 2 or not parameters:
         return Markup(), Markup()
-    metrics = tables.trial_metrics(data.search)[:2]
-    ordered = sorted(placed, key=lambda trial: trial.id != data.model.trial)
+    metrics = tables.trial_metrics(data.search)[:MOST_RESULT_AXES]
     best = data.model.trial
 
     def drawn(width: float, upright: bool) -> Markup:
@@ -144,6 +141,8 @@ def legend_mark(kind: str) -> Markup:
             shapes, width = [svg.element("circle", cx=6, cy=6, r=4, class_="mark probe")], 12
         case "tune":
             shapes, width = [svg.rect(2, 2, 9, 9, "mark tune")], 12
+        case "beyond":
+            shapes, width = [svg.element("path", d="M1.5 3h9l-4.5 7z", class_="mark probe")], 12
         case "failed":
             shapes, width = [svg.element("path", d="M2 2l8 8m0 -8l-8 8", class_="mark failed")], 12
         case "scale-cool" | "scale-warm":
@@ -158,7 +157,6 @@ def legend_mark(kind: str) -> Markup:
                 "line-best": "trial best",
                 "line-curve": "curve",
                 "line-train": "curve train",
-                "line-ideal": "ideal",
             }[kind]
             shapes, width = [svg.element("path", d="M0 6L26 6", class_=line)], 26
     return svg.element(

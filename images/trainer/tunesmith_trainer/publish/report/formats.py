@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
@@ -175,11 +176,24 @@ def metric_value(metric: str, value: float | None) -> str:
 def metric_interval(estimate: Estimate) -> str:
     """The 95 % interval of an estimate, "95.0–98.1 %", or nothing when there is none."""
     low, high = estimate.low, estimate.high
-    if not (known(low) and known(high)):
+    if not (known(low) and known(high)) or low == high:
         return ""
     upper = metric_value(estimate.metric, high)
     figure = metric_value(estimate.metric, low).replace(NARROW_SPACE, " ").partition(" ")[0]
     return f"{figure}–{WORD_JOINER}{upper}"
+
+
+def intervals_note(estimates: Sequence[Estimate]) -> str:
+    """What kind of intervals these have, a sentence or two."""
+    exact = [metric_label(one.metric) for one in estimates if one.method == "wilson" and metric_interval(one)]
+    if not exact:
+        return f"Ranges are 95{NARROW_SPACE}% bootstrap intervals."
+    named = " and ".join([*([", ".join(exact[:-1])] if exact[:-1] else []), exact[-1]])
+    few = "it" if len(exact) == 1 else "them"
+    return (
+        f"Ranges are 95{NARROW_SPACE}% intervals: bootstrap, and Wilson's score interval for {named}, as all "
+        f"resamples agree on {few}."
+    )
 
 
 def strategy_label(strategy: str) -> str:

@@ -23,8 +23,8 @@ from markupsafe import Markup, escape
 
 from tunesmith_trainer.publish.report import commands, figures, formats, pictures, summary, tables
 from tunesmith_trainer.publish.report.charts import glyphs
-from tunesmith_trainer.publish.report.charts.search import MOST_MARKS
-from tunesmith_trainer.publish.report.data import GateResult, ReportData, SearchFacts
+from tunesmith_trainer.publish.report.charts import search as charts
+from tunesmith_trainer.publish.report.data import GateResult, ReportData
 from tunesmith_trainer.publish.report.palette import THEMES
 
 LARGEST_BYTES = 4_900_000
@@ -126,6 +126,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
     return {
         "lede": summary.lede(data),
         "remarks": summary.worth_knowing(data),
+        "intervals_note": formats.intervals_note(data.quality.metrics),
         "gates_of": gates_of,
         "bounds": {gate.metric: gate.bound for gate in reversed(data.gates) if gate.bound is not None},
     }
@@ -144,6 +145,8 @@ def _dataset(data: ReportData) -> dict[str, Any]:
 
 def _search(data: ReportData, detail: Detail) -> dict[str, Any]:
     search = data.search
+    tuned = figures.fine_tunes(data)
+    _, (_, highest_loss) = figures.curve_ranges(tuned)
     varied = summary.varied_parameters(search.trials)
     first = search.trials[0].parameters if search.trials else ()
     states = Counter(trial.state for trial in search.trials)
@@ -151,22 +154,22 @@ def _search(data: ReportData, detail: Detail) -> dict[str, Any]:
         "trials": tables.trial_table(search, data.model.trial, detail.rows),
         "states": [(state.lower(), number) for state, number in states.most_common()],
         "saving": summary.early_stopping_saving(search.trials),
-        "curves_left_out": max(len(figures.fine_tunes(search)) - figures.MOST_CURVES, 0),
-        "marks_thinned": len(search.trials) > MOST_MARKS,
-        "parallel_note": _parallel_note(search),
+        "curves_left_out": max(len(tuned) - figures.MOST_CURVES, 0),
+        "marks_thinned": len(search.trials) > charts.MOST_MARKS,
+        "beyond": any(charts.beyond_scale(search, metric) for metric in tables.trial_metrics(search)[:2]),
+        "losses_cut": formats.number(highest_loss, 2) if charts.beyond_losses(tuned, highest_loss) else "",
+        "parallel_note": _parallel_note(data),
         "constant": [(name, formats.setting(value)) for name, value in first if name not in varied][:20],
         "total_time": formats.seconds(sum(value for _, value in search.timings)),
     }
 
 
-def _parallel_note(search: SearchFacts) -> str:
+def _parallel_note(data: ReportData) -> str:
     """What the parallel coordinates leave out, a sentence or nothing."""
-    measured = len(summary.ranked(search))
+    measured, trials = len(figures.drawn_trials(data)), len(data.search.trials)
     notes = []
-    if measured < len(search.trials):
-        notes.append(
-            f"{formats.plural(len(search.trials) - measured, 'trial')} without a result cannot be drawn."
-        )
+    if measured < trials:
+        notes.append(f"{formats.plural(trials - measured, 'trial')} without a result cannot be drawn.")
     if measured > figures.MOST_LINES:
         notes.append(f"Drawn are the best {figures.MOST_LINES}.")
     return " ".join(notes)

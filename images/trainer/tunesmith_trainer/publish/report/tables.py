@@ -105,14 +105,31 @@ def trial_metrics(search: SearchFacts) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in seen)[:MOST_METRICS]
 
 
-def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
-    """Every trial, the best first, those without a result last; parameters that never vary are left out.
+def trials_in_order(search: SearchFacts, chosen: str) -> tuple[TrialRow, ...]:
+    """Every trial: the chosen one, those of its strategy, then those of the other, each the best first.
 
-    At most `most` rows are given, and the table says how many more there are.
+    Strategies do not mix, as their metrics may come from different images: heads are cross-validated where
+    images are few, fine-tunes are measured on one held-out part. Trials without the objective's metric stand
+    behind those of their strategy that have it, trials without any metric last.
     """
     placed = ranked(search)
     with_result = {trial.id for trial in placed}
     ordered = [*placed, *(trial for trial in search.trials if trial.id not in with_result)]
+    strategy = next((trial.strategy for trial in ordered if trial.id == chosen), "")
+    return tuple(
+        sorted(
+            ordered,
+            key=lambda trial: (trial.id != chosen, not trial.metrics, trial.strategy != strategy),
+        )
+    )
+
+
+def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
+    """Every trial as `trials_in_order` has them; parameters that never vary are left out.
+
+    At most `most` rows are given, and the table says how many more there are.
+    """
+    ordered = trials_in_order(search, chosen)
     metrics, parameters = trial_metrics(search), varied_parameters(search.trials)
     parameters = tuple(name for name in parameters if name not in ("strategy", "backbone"))[:MOST_PARAMETERS]
     several = len({trial.backbone for trial in search.trials}) > 1
@@ -120,11 +137,11 @@ def trial_table(search: SearchFacts, chosen: str, most: int) -> Table:
         Column("Trial"),
         Column("Strategy"),
         *([Column("Backbone")] if several else []),
-        Column("State"),
         *(Column(metric_label(metric), True) for metric in metrics),
-        *(Column(title(name), True) for name in parameters),
+        Column("State"),
         Column("Epochs", True),
         Column("Time", True),
+        *(Column(title(name), True) for name in parameters),
     )
     rows = tuple(
         Row(_trial_cells(trial, several, metrics, parameters), trial.id, trial.id == chosen)
@@ -143,16 +160,16 @@ def _trial_cells(
         Cell(trial.id, trial.id),
         Cell(strategy_label(trial.strategy), trial.strategy, started),
         *([Cell(trial.backbone, trial.backbone)] if several else []),
+        *(Cell(metric_value(name, trial.metric(name)), trial.metric(name)) for name in metrics),
         Cell(
             f"{STATE_MARKS[trial.state]} {trial.state.lower()}",
             trial.state,
             why,
             class_=f"state-{trial.state}",
         ),
-        *(Cell(metric_value(name, trial.metric(name)), trial.metric(name)) for name in metrics),
-        *(_setting_cell(value_of(trial, name)) for name in parameters),
         Cell(epochs, trial.epochs),
         Cell(seconds(trial.duration_seconds), trial.duration_seconds),
+        *(_setting_cell(value_of(trial, name)) for name in parameters),
     )
 
 

@@ -15,7 +15,7 @@ def interval(estimate: Estimate, bound: float | None = None, width: float = 150)
     The scale is cut to what is drawn, so the glyph compares the three with each other and not with zero.
     """
     value, low, high = estimate.value, estimate.low, estimate.high
-    if not (known(value) and known(low) and known(high)):
+    if not (known(value) and known(low) and known(high)) or low == high:
         return Markup()
     shown = [value, low, high, *([bound] if known(bound) else [])]
     span = max(shown) - min(shown) or abs(value) or 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 
 from markupsafe import Markup
@@ -28,9 +29,10 @@ MOST_MARKS = 400
 
 
 def progress(search: SearchFacts, metric: str, width: float, height: float = 230) -> Markup:
-    """One mark per trial in the order of the search, and a line for the best so far.
+    """One mark per trial in the order of the search, and for each strategy a line for the best so far.
 
-    Trials far worse than the others are drawn at the edge, so that the good ones can be told apart.
+    Trials far worse than the others are arrows at the edge, so that the good ones can be told apart. The line
+    begins anew with each strategy, as their metrics may come from different images.
 
     Args:
         search: The trials.
@@ -39,29 +41,26 @@ def progress(search: SearchFacts, metric: str, width: float, height: float = 230
         height: Natural height in pixels.
     """
     better = higher_is_better(metric)
-    measured = [
-        (index, trial, value)
-        for index, trial in enumerate(search.trials, start=1)
-        if known(value := trial.metric(metric))
-    ]
+    measured = _measured(search, metric)
     low, high = _focus([value for _, _, value in measured], better)
     left, right, top, bottom = 56.0, 12.0, 12.0, 30.0
     across = svg.Scale(1, max(len(search.trials), 2), left + 6, width - right)
     up = svg.Scale(low, high, height - bottom - 8, top)
     shapes = [*_level_lines(up, metric, left, width - right), *_order_ticks(across, height - bottom)]
-    best, steps, marked = None, list[tuple[float, float]](), set[int]()
-    for index, _, value in measured:
-        if best is None or (value > best if better else value < best):
-            steps.extend([(across(index), up(best))] if best is not None else [])
-            best = value
-            marked.add(index)
-            steps.append((across(index), up(value)))
-    if best is not None:
-        steps.append((width - right, up(best)))
-        shapes.append(svg.element("path", d=svg.path(steps), class_="best-line"))
+    bests, marked = list[str](), set[int]()
+    for strategy in dict.fromkeys(trial.strategy for _, trial, _ in measured):
+        own = [(index, value) for index, trial, value in measured if trial.strategy == strategy]
+        records = _records(own, better)
+        marked.update(index for index, _ in records)
+        shapes.append(_best_line(records, own[-1][0], across, up))
+        bests.append(f"{metric_value(metric, records[-1][1])} by a {strategy_label(strategy)}")
     stride = -(-len(search.trials) // MOST_MARKS) or 1
     shapes.extend(
         _mark(trial, across(index), up(value), f"{trial.id}: {metric_value(metric, value)}")
+        if low <= value <= high
+        else _arrow(
+            trial, across(index), up(value), f"{trial.id}: {metric_value(metric, value)}", value < low
+        )
         for index, trial, value in measured
         if index in marked or index % stride == 0
     )
@@ -71,8 +70,41 @@ def progress(search: SearchFacts, metric: str, width: float, height: float = 230
         if trial.state == "Failed" and index % stride == 0
     )
     label = f"{metric_label(metric)} on validation of {len(measured)} trials in the order of the search"
-    label += f"; the best is {metric_value(metric, best)}." if best is not None else "."
+    label += f"; the best is {' and '.join(bests)}." if bests else "."
     return svg.drawing(width, height, label, *shapes)
+
+
+def beyond_scale(search: SearchFacts, metric: str) -> bool:
+    """Whether `progress` draws a trial as an arrow."""
+    values = [value for _, _, value in _measured(search, metric)]
+    low, high = _focus(values, higher_is_better(metric))
+    return any(not low <= value <= high for value in values)
+
+
+def _measured(search: SearchFacts, metric: str) -> list[tuple[int, TrialRow, float]]:
+    return [
+        (index, trial, value)
+        for index, trial in enumerate(search.trials, start=1)
+        if known(value := trial.metric(metric))
+    ]
+
+
+def _records(values: Sequence[tuple[int, float]], better: bool) -> list[tuple[int, float]]:
+    """Those that were the best so far."""
+    records: list[tuple[int, float]] = []
+    for index, value in values:
+        if not records or (value > records[-1][1] if better else value < records[-1][1]):
+            records.append((index, value))
+    return records
+
+
+def _best_line(records: Sequence[tuple[int, float]], last: int, across: svg.Scale, up: svg.Scale) -> Markup:
+    """Steps from record to record, and on to the last trial of the strategy."""
+    steps = [(across(records[0][0]), up(records[0][1]))]
+    for (_, before), (index, value) in pairwise(records):
+        steps.extend([(across(index), up(before)), (across(index), up(value))])
+    steps.append((across(last), up(records[-1][1])))
+    return svg.element("path", d=svg.path(steps), class_="best-line")
 
 
 def _focus(values: Sequence[float], better: bool) -> tuple[float, float]:
@@ -119,6 +151,15 @@ def _mark(trial: TrialRow, x: float, y: float, tip: str) -> Markup:
     return svg.element("circle", title, cx=x, cy=y, r=4, class_="mark probe", data_trial=trial.id)
 
 
+def _arrow(trial: TrialRow, x: float, y: float, tip: str, down: bool) -> Markup:
+    """A triangle that points to where the trial would be."""
+    title = svg.element("title", f"{tip}, beyond the scale ({strategy_label(trial.strategy)})")
+    tail = 5 if down else -5
+    kind = "tune" if trial.strategy == "FineTune" else "probe"
+    shape = f"M{x - 5:.1f} {y - tail:.1f}h10L{x:.1f} {y + tail:.1f}z"
+    return svg.element("path", title, d=shape, class_=f"mark beyond {kind}", data_trial=trial.id)
+
+
 def _cross(x: float, y: float, trial: TrialRow) -> Markup:
     arms = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
     tip = f"{trial.id} failed: {trial.reason or 'no reason given'}"
@@ -130,15 +171,13 @@ def learning_curve(
     *,
     accuracies: tuple[float, float],
     losses: tuple[float, float],
-    probe_accuracy: float | None = None,
 ) -> Markup:
     """One fine-tune: validation accuracy above, training and validation loss below, over its epochs.
 
     Args:
         trial: With a curve.
         accuracies: Range of the upper panel, shared by all small multiples.
-        losses: Range of the lower panel, shared too.
-        probe_accuracy: What the linear probe it started from had, drawn as a dashed line.
+        losses: Range of the lower panel, shared too; what is above it is drawn at its edge.
     """
     left, right = 56.0, CURVE_WIDTH - 8
     last = max(trial.max_epochs, trial.epochs, *(point.epoch for point in trial.curve), 1)
@@ -159,8 +198,6 @@ def learning_curve(
         shapes.append(
             svg.text(left - 6, (scale.start + scale.end) / 2 + 4, name, anchor="end", class_="m small")
         )
-    if known(probe_accuracy):
-        shapes.append(svg.line(left, up(probe_accuracy), right, up(probe_accuracy), "ideal"))
     shapes.extend(_curve(trial.curve, lambda point: point.validation_accuracy, across, up, "curve"))
     shapes.extend(_curve(trial.curve, lambda point: point.train_loss, across, loss_up, "curve train"))
     shapes.extend(_curve(trial.curve, lambda point: point.validation_loss, across, loss_up, "curve"))
@@ -173,6 +210,14 @@ def learning_curve(
     )
     label = f"Learning curves of {trial.id}: {trial.epochs} of {last} epochs, best accuracy {percent(best)}."
     return svg.drawing(CURVE_WIDTH, CURVE_HEIGHT, label, *shapes)
+
+
+def beyond_losses(trials: Sequence[TrialRow], highest: float) -> bool:
+    """Whether some loss is above the range of `learning_curve`."""
+    losses = (
+        loss for trial in trials for one in trial.curve for loss in (one.train_loss, one.validation_loss)
+    )
+    return any(known(loss) and loss > highest for loss in losses)
 
 
 def _ending(trial: TrialRow) -> str:

@@ -40,6 +40,24 @@
     });
   }
 
+  // Says where a table has more columns than it shows.
+  function cues() {
+    const boxes = [...document.querySelectorAll(".cue + .scroll")];
+    const look = () => {
+      for (const box of boxes) {
+        const more = box.scrollWidth - box.clientWidth, cue = box.previousElementSibling;
+        cue.hidden = more < 2;
+        cue.classList.toggle("past", box.scrollLeft > more - 2);
+      }
+    };
+    for (const box of boxes) {
+      box.addEventListener("scroll", look, { passive: true });
+      box.closest("details")?.addEventListener("toggle", look);
+    }
+    addEventListener("resize", look);
+    look();
+  }
+
   function sortRows(body, column, sign) {
     const value = (row) => row.cells[column].dataset.v;
     const compare = (one, other) => {
@@ -82,7 +100,7 @@
     if (id === null) return;
     for (const shape of document.querySelectorAll(`[data-trial="${CSS.escape(id)}"]`)) {
       shape.classList.add("on");
-      if (shape.matches(".parallel path")) shape.parentNode.insertBefore(shape, shape.parentNode.querySelector(".tick, .halo"));
+      if (shape.matches(".parallel path")) shape.parentNode.insertBefore(shape, shape.parentNode.querySelector(".plate, .tick, .halo"));
     }
     readOut(id);
   }
@@ -143,6 +161,7 @@
     themeButton();
     fillDigest();
     for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+    cues();
     tooltips();
     highlighting();
   });
