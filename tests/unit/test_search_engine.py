@@ -148,6 +148,21 @@ def test_population_takes_the_better_ones_weights_and_changes_its_rates(tmp_path
         assert config["rate"] in [one["rate"] for one in source.news[name]]
 
 
+def test_population_never_leaves_its_ranges(tmp_path: Path) -> None:
+    source = Listed(
+        [
+            {"id": f"t{number}", "steps": 12, "score": float(number), "rate": {"a": 0.5, "b": 3}}
+            for number in range(4)
+        ]
+    )
+    mutations = {"rate": {"a": tune.uniform(0.49, 0.51), "b": tune.randint(3, 5)}}
+    run(Countdown, source, ONE, parallel=2, scratch=tmp_path, mutations=mutations, seed=1)
+    assert len(source.changes) > 3
+    for _, config, _ in source.changes:
+        assert 0.49 <= config["rate"]["a"] <= 0.51
+        assert config["rate"]["b"] in (3, 4)
+
+
 class Refuses(Listed):
     """A source whose store is full."""
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -585,15 +585,31 @@ def test_store_that_is_full_leaves_the_trial_unfinished(bench: Bench) -> None:
 
 def test_population_change_is_recorded_with_its_donor(bench: Bench) -> None:
     source = bench.fine_tunings()
-    config = source.next()
-    assert config is not None
-    finetune = {**config["finetune"], "learning_rate": 5e-4, "weight_decay": 0.2}
-    task = {**config["task"], "backbone": "mobilenet_v2"}
-    source.changed("t0009", {**config, "finetune": finetune, "task": task}, "t0010")
-    (row,) = bench.ledger.trials
+    source.next(), source.next()
+    donor = bench.ledger.get("t0010")
+    assert donor is not None
+    # What the donor has and the trial had not is as much a part of the recipe as the rates.
+    recipe = {"augmentation": "Flip", "batchSize": 8, "learningRate": 0.002}
+    source.ledger.record(replace(donor, parameters=recipe))
+    finetune = asdict(finetune_config({**recipe, "learningRate": 0.0016}, bench.spec.transfer))
+    source.changed("t0009", {"finetune": finetune, "task": {"backbone": "mobilenet_v2"}}, "t0010")
+    row = bench.ledger.get("t0009")
+    assert row is not None
     assert row.backbone == "mobilenet_v2"
-    assert (row.parameters["learningRate"], row.parameters["weightDecay"]) == (5e-4, 0.2)
+    assert row.parameters == {**recipe, "learningRate": 0.0016}
+    assert finetune_config(row.parameters, bench.spec.transfer) == finetune_config(
+        {**recipe, "learningRate": 0.0016}, bench.spec.transfer
+    )
     assert "t0010" in row.message
+
+
+def test_population_change_of_a_trial_that_has_ended_is_not_recorded(bench: Bench) -> None:
+    source = bench.fine_tunings()
+    source.next(), source.next()
+    source.result("t0009", bench.epoch("t0009", 1, 0.9, done=True))
+    before = bench.ledger.get("t0009")
+    source.changed("t0009", {"finetune": {}, "task": {"backbone": "mobilenet_v2"}}, "t0010")
+    assert bench.ledger.get("t0009") == before
 
 
 def test_parameters_override_the_spec_but_epochs_never_exceed_it() -> None:

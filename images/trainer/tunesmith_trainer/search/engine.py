@@ -21,6 +21,7 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.sample import Float, Integer
 
 from tunesmith_api.reasons import Interrupted
 from tunesmith_trainer.devices import Device
@@ -338,6 +339,19 @@ class _Scheduler(FIFOScheduler):
         self.connection.ended(trial, failed=True)
 
 
+def _within(config: Mapping[str, Any], mutations: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its numbers clipped to their ranges, which Ray's factors do not heed."""
+    clipped = dict(config)
+    for name, domain in mutations.items():
+        if isinstance(domain, Mapping):
+            clipped[name] = _within(config[name], domain)
+        elif isinstance(domain, Float):
+            clipped[name] = min(max(config[name], domain.lower), domain.upper)
+        elif isinstance(domain, Integer):
+            clipped[name] = min(max(config[name], domain.lower), domain.upper - 1)
+    return clipped
+
+
 class _Population(PopulationBasedTraining):
     """Ray's population based training, with each result told to the source first."""
 
@@ -348,6 +362,7 @@ class _Population(PopulationBasedTraining):
             mode="min",
             perturbation_interval=PERTURBATION_EPOCHS,
             hyperparam_mutations={_BOX: dict(mutations)},
+            custom_explore_fn=lambda config: _within(config, {_BOX: mutations}),
             log_config=False,
             synch=True,
         )

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from ray import tune
 from safetensors.torch import load_file
 
 from tunesmith_api.reasons import ObjectMissing, SearchFailed
@@ -21,6 +20,7 @@ from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
 from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
 from tunesmith_trainer.search.heads import HeadConfig
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
+from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.selection import (
     SHARES,
@@ -65,6 +65,11 @@ class FineTunings:
         own = self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
         return () if own else FIRST_FINE_TUNINGS
 
+    @property
+    def evolving(self) -> bool:
+        """Whether population based training changes the fine-tunings as they run."""
+        return self.spec.search.algorithm.name == "PBT"
+
     def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
         """Positions to train on and positions held out, for the fine-tunings that are compared.
 
@@ -103,7 +108,7 @@ class FineTunings:
                 share,
                 parallel=parallel,
                 scratch=self.context.scratch,
-                mutations=_mutations() if self.spec.search.algorithm.name == "PBT" else None,
+                mutations=mutations(self.spec) if self.evolving else None,
                 seed=self.probes.seed,
             )
         return self._choose(tasks, ids, held_out)
@@ -160,6 +165,7 @@ class FineTunings:
             device=self.context.device.type,
             threads=int(share.cpus),
             seed=self.probes.seed,
+            mutable={one.name for one in mutable_parameters(self.spec)} if self.evolving else (),
         )
 
     def _choose(
@@ -295,14 +301,3 @@ def _best(contenders: Sequence[Contender]) -> Choice:
         )
     best = min(contenders, key=lambda one: one.judgement.loss)
     return Choice(best, f"{best.trial_id} has the best held-out likelihood of the fine-tunings.")
-
-
-def _mutations() -> dict[str, object]:
-    """Where population based training draws new rates; see ``finetune_trials.EVOLVING``."""
-    return {
-        "finetune": {
-            "learning_rate": tune.loguniform(1e-4, 3e-3),
-            "backbone_learning_rate_factor": tune.loguniform(0.05, 1.0),
-            "weight_decay": tune.loguniform(1e-3, 0.3),
-        }
-    }

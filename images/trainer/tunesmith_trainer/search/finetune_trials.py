@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from tunesmith_trainer.devices import find_device
 from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.finetune import FineTuneConfig
-from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config
+from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config, finetune_settings
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
@@ -28,13 +28,6 @@ from tunesmith_trainer.workspace import ObjectDamaged
 
 REFIT = "refit"
 """The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
-
-EVOLVING: Mapping[str, str] = {
-    "learningRate": "learning_rate",
-    "backboneLearningRateFactor": "backbone_learning_rate_factor",
-    "weightDecay": "weight_decay",
-}
-"""What population based training changes, by the names of the spec and of ``FineTuneConfig``."""
 
 
 class FineTuneTrainable(tune.Trainable):
@@ -131,6 +124,7 @@ class FineTuneSource:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: of each trial.
         seed: of the job.
+        mutable: names of the parameters that population based training changes.
     """
 
     proposer: Proposer | None
@@ -149,6 +143,7 @@ class FineTuneSource:
     device: str
     threads: int
     seed: int
+    mutable: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Queue the trials that are not finished."""
@@ -276,14 +271,22 @@ class FineTuneSource:
         return self.stopper.stop_after(trial_id, point.epoch, point.validation_loss)
 
     def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
-        """Record that population based training gave a trial another's weights and changed its rates."""
-        row = self.ledger.get(trial_id)
+        """Record that population based training gave a trial another's weights and its recipe, changed."""
+        row, giver = self.ledger.get(trial_id), self.ledger.get(donor)
         assert row is not None, "a trial is recorded before it runs"
-        rates = {name: config["finetune"][field] for name, field in EVOLVING.items()}
-        backbone = str(config["task"]["backbone"])
-        message = f"Took over the weights of {donor} after {row.epochs} epochs."
-        parameters = {**row.parameters, **rates}
-        self._update(replace(row, parameters=parameters, backbone=backbone, message=message))
+        assert giver is not None, "a trial is recorded before it runs"
+        if row.finished:
+            return
+        names = giver.parameters.keys() | self.mutable
+        self._update(
+            replace(
+                row,
+                parameters=finetune_settings(config["finetune"], names),
+                backbone=str(config["task"]["backbone"]),
+                max_epochs=int(config["finetune"]["epochs"]),
+                message=f"Took over the weights of {donor} after {row.epochs} epochs.",
+            )
+        )
 
     def ended(self, trial_id: str, *, failed: bool) -> None:
         """Have a trial whose process died go on from its checkpoint; the second death is its end.
