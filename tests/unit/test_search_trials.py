@@ -612,6 +612,14 @@ def test_population_change_of_a_trial_that_has_ended_is_not_recorded(bench: Benc
     assert bench.ledger.get("t0009") == before
 
 
+def test_trials_of_a_population_that_the_search_leaves_are_closed_with_the_reason(bench: Bench) -> None:
+    source = bench.fine_tunings(spent=lambda alive: alive[1:])
+    source.next(), source.next()
+    assert source.ending(["t0009", "t0010"]) == ["t0010"]
+    states = {row.id: (row.state, row.reason) for row in bench.ledger.trials}
+    assert states == {"t0009": ("Running", ""), "t0010": ("Stopped", Reason.BUDGET_SPENT)}
+
+
 def test_parameters_override_the_spec_but_epochs_never_exceed_it() -> None:
     transfer = spec_with().transfer
     assert finetune_config({}, transfer).epochs == 4

@@ -165,6 +165,7 @@ class FineTunings:
             device=self.context.device.type,
             threads=int(share.cpus),
             seed=self.probes.seed,
+            spent=self.budget.ending,
             mutable={one.name for one in mutable_parameters(self.spec)} if self.evolving else (),
         )
 

@@ -125,6 +125,7 @@ class FineTuneSource:
         threads: of each trial.
         seed: of the job.
         mutable: names of the parameters that population based training changes.
+        spent: which of the trials of a population end now, because the search is over.
     """
 
     proposer: Proposer | None
@@ -144,6 +145,7 @@ class FineTuneSource:
     threads: int
     seed: int
     mutable: Collection[str] = ()
+    spent: Callable[[Sequence[str]], Collection[str]] = lambda alive: ()
 
     def __post_init__(self) -> None:
         """Queue the trials that are not finished."""
@@ -189,8 +191,20 @@ class FineTuneSource:
         rows = [row for one in self._queue if (row := self.ledger.get(one)) is not None]
         self._queue = []
         for row in rows:
-            message = "The search was over before this fine-tuning had all its epochs."
-            self._finish(replace(row, state="Stopped", reason=Reason.BUDGET_SPENT.value, message=message))
+            self._close(row)
+
+    def _close(self, row: Trial) -> None:
+        message = "The search was over before this fine-tuning had all its epochs."
+        self._finish(replace(row, state="Stopped", reason=Reason.BUDGET_SPENT.value, message=message))
+
+    def ending(self, alive: Sequence[str]) -> Collection[str]:
+        """Close the trials of a population that the end of the search leaves without their epochs."""
+        names = self.spent(alive)
+        for name in names:
+            row = self.ledger.get(name)
+            assert row is not None, "a trial is recorded before it runs"
+            self._close(row)
+        return names
 
     def _new_trial(self, name: str) -> Trial | None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
