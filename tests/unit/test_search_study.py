@@ -110,6 +110,13 @@ def test_grid_search_ends_after_each_combination_was_tried_once() -> None:
     assert proposer.propose([], proposer.limit, 4) == []
 
 
+def test_grid_says_how_many_combinations_a_search_leaves_out() -> None:
+    grid = Proposer(spec_with("Grid", numTrials=20), "LinearProbe", BACKBONES)
+    assert "300 combinations, of which 20 are tried" in grid.left_out(20)
+    assert grid.left_out(300) == ""
+    assert Proposer(spec_with("TPE"), "LinearProbe", BACKBONES).left_out(1) == ""
+
+
 def test_only_a_grid_has_an_end() -> None:
     assert Proposer(spec_with("TPE"), "LinearProbe", BACKBONES).limit is None
 

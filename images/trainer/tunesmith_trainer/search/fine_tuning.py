@@ -98,6 +98,8 @@ class FineTunings:
         source = self._source(tasks, ids, known)
         parallel = min(self.spec.search.parallel_trials, self.budget.fine_tunings)
         unfinished = sum(row.finished for row in known) < len(ids)
+        if unfinished and source.proposer is not None and (note := source.proposer.left_out(len(ids))):
+            self.context.events.note(note)
         # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
         while unfinished or source.waiting:
             unfinished = False
