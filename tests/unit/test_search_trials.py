@@ -25,11 +25,10 @@ from tunesmith_trainer.search.head_trials import (
     HeadBatchTrainable,
     HeadSource,
     batch_size,
-    held_out_metrics,
     load_task,
     save_task,
-    score_of,
 )
+from tunesmith_trainer.search.judgement import held_out_metrics, score_of
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
@@ -409,6 +408,34 @@ def test_epochs_are_recorded_and_the_last_checkpoint_alone_is_kept(bench: Bench)
     assert row.metrics == {"accuracy": 0.75, "negativeLogLikelihood": 0.7}
     assert [info.key for info in bench.store.list("run/checkpoints/")] == [row.checkpoint]
     assert bench.store.get(row.checkpoint) == checkpoint("t0009", 3)
+
+
+def test_fine_tuning_has_the_metrics_and_the_score_of_the_objective(bench: Bench) -> None:
+    source = bench.fine_tunings(1, objective="macroF1")
+    assert (config := source.next()) is not None
+    assert config["objective"] == "macroF1"
+    news = bench.epoch("t0009", 1, 0.7, done=True)
+    measured = {"accuracy": 0.7501, "negativeLogLikelihood": 0.7001, "macroF1": 0.6, "worstClassRecall": 0.5}
+    source.result("t0009", {**news, "point": {**news["point"], "score": 0.407}, "metrics": measured})
+    (row,) = bench.ledger.trials
+    assert row.score == row.curve[-1].compared == 0.407
+    assert row.metrics == {**measured, "accuracy": 0.75, "negativeLogLikelihood": 0.7}
+
+
+def test_early_stopping_compares_what_the_objective_says(bench: Bench) -> None:
+    source = bench.fine_tunings(objective="macroF1")
+    for name, loss, score in (("t0009", 3.0, 0.1), ("t0010", 0.1, 0.9)):
+        source.next()
+        for epoch in (1, 2, 3, 4):
+            news = bench.epoch(name, epoch, loss, done=epoch == 4)
+            if not source.result(name, {**news, "point": {**news["point"], "score": score}}):
+                break
+    row = bench.ledger.get("t0010")
+    assert row is not None
+    assert row.state == "Stopped"
+    assert "macro F1" in row.message
+    # The next run replays the same.
+    assert EarlyStopper(bench.spec, 4, bench.ledger.trials).stop_after("t0011", 1, 0.9)
 
 
 def test_killed_fine_tuning_goes_on_from_the_checkpoint_that_its_row_names(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from tunesmith_trainer.search.finetune import classify
 from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
 from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
 from tunesmith_trainer.search.heads import HeadConfig
+from tunesmith_trainer.search.judgement import Judgement, judge, leading_name
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
 from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.probes import Probes
@@ -26,9 +27,7 @@ from tunesmith_trainer.search.selection import (
     SHARES,
     Choice,
     Contender,
-    Judgement,
     choose,
-    judge,
     stratified_folds,
 )
 from tunesmith_trainer.search.stored_weights import fetch_weights
@@ -167,6 +166,7 @@ class FineTunings:
             device=self.context.device.type,
             threads=int(share.cpus),
             seed=self.probes.seed,
+            objective=self.budget.objective.metric,
             spent=self.budget.ending,
             mutable={one.name for one in mutable_parameters(self.spec)} if self.evolving else (),
         )
@@ -194,9 +194,9 @@ class FineTunings:
                 bar.advance()
         recommended = [row.id for known in self.prescribed for row in rows if row.parameters == known]
         choice = (
-            choose(probe, contenders, recommended)
+            choose(probe, contenders, recommended, self.budget.objective.metric)
             if "LinearProbe" in self.budget.strategies
-            else _best(contenders)
+            else _best(contenders, self.budget.objective.metric)
         )
         chosen = choice.contender
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
@@ -295,12 +295,13 @@ def judge_calibrated(logits: FloatArray, labels: IntArray, weights: FloatArray) 
     return judge(logits / np.float32(temperature), labels)
 
 
-def _best(contenders: Sequence[Contender]) -> Choice:
+def _best(contenders: Sequence[Contender], objective: str) -> Choice:
     """Without LinearProbe among the strategies the best fine-tuned network is the model."""
     if not contenders:
         raise SearchFailed(
             "No fine-tuning came to its end, and spec.transfer.strategies allows nothing else.",
             "See the failed trials in the ledger, or add LinearProbe to the strategies.",
         )
-    best = min(contenders, key=lambda one: one.judgement.loss)
-    return Choice(best, f"{best.trial_id} has the best held-out likelihood of the fine-tunings.")
+    best = min(contenders, key=lambda one: one.judgement.score(objective))
+    name = leading_name(objective)
+    return Choice(best, f"{best.trial_id} has the best held-out {name} of the fine-tunings.")

@@ -21,6 +21,7 @@ from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.finetune import FineTuneConfig
 from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config, finetune_settings
+from tunesmith_trainer.search.judgement import LIKELIHOOD, leading_name, score_of
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
@@ -73,17 +74,20 @@ class FineTuneTrainable(tune.Trainable):
         except Exception as error:
             return failure(error)
         known = math.isfinite(result.validation_loss)
+        point = asdict(result)
+        metrics = point.pop("metrics")
+        if known:
+            score = score_of({**metrics, LIKELIHOOD: result.validation_loss}, self.settings["objective"])
+        else:
+            score, point["validation_loss"], point["validation_accuracy"] = result.train_loss, None, None
         news = {
-            "point": {
-                **asdict(result),
-                "validation_loss": result.validation_loss if known else None,
-                "validation_accuracy": result.validation_accuracy if known else None,
-            },
+            "point": {**point, "score": score if known else None},
+            "metrics": metrics,
             "checkpoint": str(path),
             "seconds": time.monotonic() - started,
         }
         done = result.epoch >= self.tuner.config.epochs
-        return report(result.validation_loss if known else result.train_loss, news, done=done)
+        return report(score, news, done=done)
 
     def save_to(self, path: Path) -> None:
         """Write a checkpoint under a name that only a whole file has."""
@@ -124,6 +128,7 @@ class FineTuneSource:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: of each trial.
         seed: of the job.
+        objective: the primary objective's metric.
         mutable: names of the parameters that population based training changes.
         spent: which of the trials of a population end now, because the search is over.
     """
@@ -144,6 +149,7 @@ class FineTuneSource:
     device: str
     threads: int
     seed: int
+    objective: str = "accuracy"
     mutable: Collection[str] = ()
     spent: Callable[[Sequence[str]], Collection[str]] = lambda alive: ()
 
@@ -184,6 +190,7 @@ class FineTuneSource:
             "precision": self.transfer.precision,
             "threads": self.threads,
             "seed": self.seed,
+            "objective": self.objective,
         }
 
     def _close_unfinished(self) -> None:
@@ -257,8 +264,8 @@ class FineTuneSource:
         Path(metrics["checkpoint"]).unlink(missing_ok=True)
         row = replace(
             row,
-            score=point.validation_loss,
-            metrics=_held_out(point),
+            score=point.compared,
+            metrics=_held_out(point, metrics.get("metrics", {})),
             curve=(*row.curve, point),
             epochs=point.epoch,
             duration_seconds=round(row.duration_seconds + metrics["seconds"], 3),
@@ -269,7 +276,8 @@ class FineTuneSource:
         if metrics["done"]:
             row = replace(row, state="Succeeded")
         elif stop:
-            message = f"After {point.epoch} epochs other trials had a better held-out likelihood."
+            name = leading_name(self.objective)
+            message = f"After {point.epoch} epochs other trials had a better held-out {name}."
             row = replace(row, state="Stopped", reason=Reason.EARLY_STOPPED.value, message=message)
         if row.finished:
             self._finish(row)
@@ -280,9 +288,9 @@ class FineTuneSource:
         return not row.finished
 
     def _stops(self, point: CurvePoint, trial_id: str) -> bool:
-        if self.stopper is None or point.validation_loss is None:
+        if self.stopper is None or point.compared is None:
             return False
-        return self.stopper.stop_after(trial_id, point.epoch, point.validation_loss)
+        return self.stopper.stop_after(trial_id, point.epoch, point.compared)
 
     def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
         """Record that population based training gave a trial another's weights and its recipe, changed."""
@@ -333,10 +341,11 @@ class FineTuneSource:
         self.on_trial(row)
 
 
-def _held_out(point: CurvePoint) -> dict[str, float]:
+def _held_out(point: CurvePoint, metrics: Mapping[str, float]) -> dict[str, float]:
     if point.validation_loss is None or point.validation_accuracy is None:
         return {}
-    return {"accuracy": point.validation_accuracy, "negativeLogLikelihood": point.validation_loss}
+    own = {"accuracy": point.validation_accuracy, LIKELIHOOD: point.validation_loss}
+    return {**own, **{name: value for name, value in metrics.items() if name not in own}}
 
 
 def finetune_ids(first: int, count: int) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ MAX_CURVE_POINTS = 1_000
 class CurvePoint:
     """One epoch of a fine-tuning; losses are mean negative log likelihoods in nats.
 
-    What held-out images say is None where there are none: the last fine-tuning learns from all of them.
+    What held-out images say is None where there are none: the last fine-tuning learns from all of them. The
+    score is what the search minimises.
     """
 
     epoch: int
@@ -35,6 +36,12 @@ class CurvePoint:
     validation_loss: float | None
     validation_accuracy: float | None
     learning_rate: float
+    score: float | None = None
+
+    @property
+    def compared(self) -> float | None:
+        """What early stopping compares; rows of earlier versions have the likelihood alone."""
+        return self.validation_loss if self.score is None else self.score
 
 
 @dataclass(frozen=True, config=CAMEL)

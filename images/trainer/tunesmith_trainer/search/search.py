@@ -22,10 +22,11 @@ from tunesmith_trainer.search.backbones import ImageClassifier
 from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, scale_head, set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.fine_tuning import FineTunings
+from tunesmith_trainer.search.judgement import Judgement
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.result import SearchResult
-from tunesmith_trainer.search.selection import Choice, Judgement, choose
+from tunesmith_trainer.search.selection import Choice, choose
 from tunesmith_trainer.verify.calibration import fit_temperature
 
 __all__ = ["SearchContext", "SearchResult", "run_search"]

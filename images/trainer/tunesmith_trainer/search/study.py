@@ -163,8 +163,8 @@ class EarlyStopper:
         self._seen: dict[str, int] = {}
         for trial in earlier:
             for point in trial.curve:
-                if point.validation_loss is not None:
-                    self.stop_after(trial.id, point.epoch, point.validation_loss)
+                if point.compared is not None:
+                    self.stop_after(trial.id, point.epoch, point.compared)
             if trial.finished:
                 self.close(trial.id, trial.score)
 
