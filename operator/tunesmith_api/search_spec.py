@@ -285,7 +285,8 @@ class SearchSpec(ApiModel):
     seed: Seed = 0
     """The same seed, data and spec give the same trials."""
     warm_start_from: JobRef | None = None
-    """An earlier TrainingJob of the same store whose trials the algorithm learns from."""
+    """An earlier TrainingJob of the same store whose trials TPE and BOHB learn from; the other algorithms do
+    not."""
 
     def by_name(self) -> Mapping[str, Parameter]:
         """The parameters by their names, in order."""

@@ -6,6 +6,7 @@ import pytest
 
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_trainer.search.finetune_task import CONFIG_FIELDS, finetune_config, finetune_settings
+from tunesmith_trainer.search.ledger import Setting
 from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.space import FINE_TUNE_PARAMETERS
 
@@ -75,7 +76,7 @@ def test_epochs_stay_because_the_schedule_runs_towards_the_last() -> None:
 
 
 def test_settings_read_from_a_configuration_give_the_same_configuration() -> None:
-    settings = {
+    settings: dict[str, Setting] = {
         "learningRate": 3e-4,
         "batchSize": 8,
         "augmentation": "None",

@@ -155,6 +155,23 @@ def test_warm_start_goes_on_where_the_earlier_job_was_good() -> None:
     assert mean(warm) < 0.6 * mean(cold)
 
 
+def test_trial_of_an_earlier_job_that_was_stopped_counts_behind_those_that_had_all_epochs() -> None:
+    spec = spec_with("TPE")
+    earlier = search(spec, 40, [])
+    worst = sorted(earlier, key=lambda row: -(row.score or 0))[:20]
+    stopped = [replace(row, state="Stopped", epochs=1, score=0.0) for row in worst]
+    whole = [row for row in earlier if row not in worst]
+    good = Proposer(spec, "LinearProbe", BACKBONES, [*whole, *stopped]).propose([], 0, 16)
+    fooled = Proposer(
+        spec, "LinearProbe", BACKBONES, [*whole, *(replace(row, state="Succeeded") for row in stopped)]
+    ).propose([], 0, 16)
+
+    def mean(proposed: list[dict[str, Setting]]) -> float:
+        return sum(finished(0, one).score or 0.0 for one in proposed) / len(proposed)
+
+    assert mean(good) < 0.6 * mean(fooled)
+
+
 def curves(losses: list[list[float]]) -> list[Trial]:
     return [
         Trial(

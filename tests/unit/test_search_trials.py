@@ -616,7 +616,7 @@ def test_population_change_is_recorded_with_its_donor(bench: Bench) -> None:
     donor = bench.ledger.get("t0010")
     assert donor is not None
     # What the donor has and the trial had not is as much a part of the recipe as the rates.
-    recipe = {"augmentation": "Flip", "batchSize": 8, "learningRate": 0.002}
+    recipe: dict[str, Setting] = {"augmentation": "Flip", "batchSize": 8, "learningRate": 0.002}
     source.ledger.record(replace(donor, parameters=recipe))
     finetune = asdict(finetune_config({**recipe, "learningRate": 0.0016}, bench.spec.transfer))
     source.changed("t0009", {"finetune": finetune, "task": {"backbone": "mobilenet_v2"}}, "t0010")

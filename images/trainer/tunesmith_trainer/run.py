@@ -39,6 +39,7 @@ from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
 from tunesmith_trainer.search.result import SearchResult
 from tunesmith_trainer.search.space import strategies_of
+from tunesmith_trainer.search.warm_start import earlier_trials
 from tunesmith_trainer.status import StatusBoard
 from tunesmith_trainer.workspace import Workspace
 
@@ -180,6 +181,9 @@ class JobRun:
         # Ray and Optuna take seconds to import; a run whose search is finished does without.
         from tunesmith_trainer.search.search import SearchContext, run_search
 
+        earlier, told = earlier_trials(self.spec, self.store, self.prefix)
+        if told:
+            self.events.note(told)
         trials: dict[str, Trial] = {}
 
         def on_trial(trial: Trial) -> None:
@@ -200,7 +204,7 @@ class JobRun:
                 events=self.events,
                 on_trial=on_trial,
                 load_backbone=self.load_backbone,
-                earlier=self._earlier_trials(),
+                earlier=earlier,
             )
         )
         store_candidate(searched.candidate, self.store, f"{self.prefix}candidate.safetensors")
@@ -232,19 +236,6 @@ class JobRun:
                 f"There are no weights at {backbone.weights_uri}.", "Check backbones[].weightsUri."
             ) from error
         return load_backbone(name, size, weights=None, weights_file=target)
-
-    def _earlier_trials(self) -> tuple[Trial, ...]:
-        reference = self.spec.search.warm_start_from
-        if reference is None:
-            return ()
-        runs = {
-            info.key.split("/ledger/")[0]
-            for info in self.store.list(f"jobs/{reference.name}/")
-            if "/ledger/" in info.key
-        }
-        earlier = [row for run in sorted(runs) for row in Ledger(self.store, f"{run}/ledger/").trials]
-        self.events.note(f"The search starts from {len(earlier)} trials of {reference.name}.")
-        return tuple(earlier)
 
 
 def search_status(trials: Sequence[Trial], spec: TrainingJobSpec, chosen: str = "") -> SearchStatus:

@@ -54,7 +54,7 @@ class Proposer:
         }
         if len(self._backbones) > 1:
             self._distributions["backbone"] = CategoricalDistribution(self._backbones)
-        self._earlier = [one for one in map(self._observe, earlier) if one is not None]
+        self._earlier = [seen for one in earlier if (seen := self._observe(one, pruned=True)) is not None]
 
     @property
     def limit(self) -> int | None:
@@ -105,8 +105,11 @@ class Proposer:
                 )
             return optuna.create_study(study_name="tunesmith", direction="minimize", sampler=sampler)
 
-    def _observe(self, trial: Trial) -> FrozenTrial | None:
-        """A finished trial as Optuna knows it, or None when it has no score or is outside of this space."""
+    def _observe(self, trial: Trial, *, pruned: bool = False) -> FrozenTrial | None:
+        """A finished trial as Optuna knows it, or None when it has no score or is outside of this space.
+
+        With ``pruned`` one that was stopped counts for the epochs that it had, behind all that had more.
+        """
         if trial.strategy != self._strategy or trial.backbone not in self._backbones:
             return None
         if trial.state == "Failed" or trial.score is None or not math.isfinite(trial.score):
@@ -118,6 +121,13 @@ class Proposer:
             for name, one in known.items()
         }
         try:
+            if pruned and trial.state == "Stopped":
+                return create_trial(
+                    state=TrialState.PRUNED,
+                    params=params,
+                    distributions=known,
+                    intermediate_values={trial.epochs: trial.score},
+                )
             return create_trial(
                 state=TrialState.COMPLETE, params=params, distributions=known, value=trial.score
             )
