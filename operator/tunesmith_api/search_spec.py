@@ -277,7 +277,7 @@ class SearchSpec(ApiModel):
     num_trials: Annotated[int, Field(ge=1, le=10_000)] = 32
     """How many trials there are at most, heads and fine-tunings together."""
     parallel_trials: Annotated[int, Field(ge=1, le=256)] = 1
-    """How many fine-tunings run at once."""
+    """How many fine-tunings run at once; no more than the machine has processors."""
     max_fine_tune_trials: Annotated[int, Field(ge=0, le=1_000)] = 3
     """How many of the best heads are fine-tuned."""
     time_budget_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None

@@ -95,8 +95,13 @@ class FineTunings:
         ids = finetune_ids(self.budget.heads, self.budget.fine_tunings)
         known = [row for one in ids if (row := self.ledger.get(one)) is not None]
         source = self._source(tasks, ids, known)
-        parallel = min(self.spec.search.parallel_trials, self.budget.fine_tunings)
+        parallel = self._parallel(self.budget.fine_tunings)
         unfinished = sum(row.finished for row in known) < len(ids)
+        if unfinished and parallel < min(self.spec.search.parallel_trials, len(ids)):
+            self.context.events.note(
+                f"{parallel} fine-tunings run at once instead of {self.spec.search.parallel_trials}, because this "
+                "machine has no more processors. Lower spec.search.parallelTrials, or give the job more."
+            )
         if unfinished and source.proposer is not None and (note := source.proposer.left_out(len(ids))):
             self.context.events.note(note)
         # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
@@ -113,6 +118,10 @@ class FineTunings:
                 seed=self.probes.seed,
             )
         return self._choose(tasks, ids, held_out)
+
+    def _parallel(self, trials: int) -> int:
+        """How many of these trials run at once: no more than there are processors."""
+        return min(self.spec.search.parallel_trials, trials, self.context.device.threads)
 
     def _task(
         self, backbone: str, name: str, train: IntArray, held_out: IntArray
@@ -146,7 +155,7 @@ class FineTunings:
     def _source(
         self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], known: Sequence[Trial]
     ) -> FineTuneSource:
-        parallel = min(self.spec.search.parallel_trials, len(ids))
+        parallel = self._parallel(len(ids))
         share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
         refit = ids == (REFIT,)
         return FineTuneSource(
