@@ -279,7 +279,7 @@ class SearchSpec(ApiModel):
     parallel_trials: Annotated[int, Field(ge=1, le=256)] = 1
     """How many fine-tunings run at once; no more than the machine has processors."""
     max_fine_tune_trials: Annotated[int, Field(ge=0, le=1_000)] = 3
-    """How many of the best heads are fine-tuned."""
+    """How many fine-tunings there are at most."""
     time_budget_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """No new trial starts after this time."""
     seed: Seed = 0

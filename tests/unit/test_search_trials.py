@@ -32,6 +32,7 @@ from tunesmith_trainer.search.judgement import held_out_metrics, score_of
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
+START_HEAD = {"learningRate": 1e-3, "weightDecay": 1.0, "epochs": 10, "labelSmoothing": 0.1}
 BACKBONES = ("resnet18", "mobilenet_v2")
 ASHA = {"name": "ASHA", "graceEpochs": 1, "reductionFactor": 2}
 
@@ -93,17 +94,14 @@ class Bench:
         ids = finetune_ids(8, count)
         ledger = self.ledger
         tasks = {
-            name: (
-                FineTuneTask(
-                    name,
-                    2,
-                    Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD),
-                    self.folder / "probe.safetensors",
-                    self.folder / "images.npz",
-                    self.folder / "pixels.u8",
-                    False,
-                ),
-                "t0003",
+            name: FineTuneTask(
+                name,
+                2,
+                Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD),
+                self.folder / "probe.safetensors",
+                self.folder / "images.npz",
+                self.folder / "pixels.u8",
+                False,
             )
             for name in BACKBONES
         }
@@ -115,6 +113,7 @@ class Bench:
             self.store,
             "run/checkpoints/",
             tasks,
+            START_HEAD,
             "resnet18",
             ids,
             self.spec.transfer,
@@ -384,14 +383,15 @@ def test_score_is_the_likelihood_unless_the_objective_is_about_something_else(
 # Fine-tunings
 
 
-def test_first_fine_tuning_is_the_prescribed_one_and_starts_from_a_head(bench: Bench) -> None:
+def test_first_fine_tuning_is_the_prescribed_one_and_says_which_head_it_starts_from(bench: Bench) -> None:
     config = bench.fine_tunings().next()
     assert config is not None
     assert config["id"] == "t0009"
     assert config["finetune"]["learning_rate"] == 0.001
     assert config["checkpoint"] == ""
     (row,) = bench.ledger.trials
-    assert (row.state, row.parent, row.backbone, row.max_epochs) == ("Running", "t0003", "resnet18", 4)
+    assert (row.state, row.parent, row.backbone, row.max_epochs) == ("Running", "", "resnet18", 4)
+    assert row.start_head == START_HEAD
 
 
 def test_epochs_are_recorded_and_the_last_checkpoint_alone_is_kept(bench: Bench) -> None:
@@ -628,6 +628,7 @@ def test_population_change_is_recorded_with_its_donor(bench: Bench) -> None:
         {**recipe, "learningRate": 0.0016}, bench.spec.transfer
     )
     assert "t0010" in row.message
+    assert row.parent == "t0010"
 
 
 def test_population_change_of_a_trial_that_has_ended_is_not_recorded(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.finetune import classify
 from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
 from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
+from tunesmith_trainer.search.head_trials import head_settings
 from tunesmith_trainer.search.heads import HeadConfig
 from tunesmith_trainer.search.judgement import Judgement, judge, leading_name
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
@@ -51,7 +52,7 @@ FINE_TUNE_FOLDS = 3
 
 
 class FineTunings:
-    """Runs the fine-tunings that start from the heads, and judges them."""
+    """Runs the fine-tunings, and judges them."""
 
     def __init__(self, context: SearchContext, ledger: Ledger, budget: Budget, probes: Probes) -> None:
         """Nothing runs yet."""
@@ -99,8 +100,8 @@ class FineTunings:
         unfinished = sum(row.finished for row in known) < len(ids)
         if unfinished and parallel < min(self.spec.search.parallel_trials, len(ids)):
             self.context.events.note(
-                f"{parallel} fine-tunings run at once instead of {self.spec.search.parallel_trials}, because this "
-                "machine has no more processors. Lower spec.search.parallelTrials, or give the job more."
+                f"{parallel} fine-tunings run at once instead of {self.spec.search.parallel_trials}, because "
+                "this machine has no more processors. Lower spec.search.parallelTrials, or give the job more."
             )
         if unfinished and source.proposer is not None and (note := source.proposer.left_out(len(ids))):
             self.context.events.note(note)
@@ -123,11 +124,8 @@ class FineTunings:
         """How many of these trials run at once: no more than there are processors."""
         return min(self.spec.search.parallel_trials, trials, self.context.device.threads)
 
-    def _task(
-        self, backbone: str, name: str, train: IntArray, held_out: IntArray
-    ) -> tuple[FineTuneTask, str]:
+    def _task(self, backbone: str, name: str, train: IntArray, held_out: IntArray) -> FineTuneTask:
         """Files for the fine-tunings of one backbone: a head, from their training part, and the images."""
-        trial = self.probes.best_head(backbone)
         source = self.probes.embedded[backbone]
         folder = self.context.scratch / f"{name}-{backbone}"
         folder.mkdir(exist_ok=True)
@@ -141,7 +139,7 @@ class FineTunings:
             arrays[f"{part}_labels"] = self.probes.labels[positions]
             arrays[f"{part}_weights"] = self.probes.weights[positions]
         np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
-        task = FineTuneTask(
+        return FineTuneTask(
             backbone,
             self.probes.classes,
             source.preprocess,
@@ -150,10 +148,9 @@ class FineTunings:
             self.dataset.pixels.path,
             self.dataset.imbalance == "Sampling",
         )
-        return task, trial.id
 
     def _source(
-        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], known: Sequence[Trial]
+        self, tasks: Mapping[str, FineTuneTask], ids: tuple[str, ...], known: Sequence[Trial]
     ) -> FineTuneSource:
         parallel = self._parallel(len(ids))
         share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
@@ -165,6 +162,7 @@ class FineTunings:
             store=self.context.store,
             prefix=f"{self.context.prefix}checkpoints/",
             tasks=tasks,
+            start_head=head_settings(START_HEAD),
             backbone=self.probes.best_head().backbone,
             ids=ids,
             transfer=self.spec.transfer,
@@ -181,7 +179,7 @@ class FineTunings:
         )
 
     def _choose(
-        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], held_out: IntArray
+        self, tasks: Mapping[str, FineTuneTask], ids: tuple[str, ...], held_out: IntArray
     ) -> tuple[Choice, FloatArray | None, IntArray]:
         """Judge every fine-tuning that had all its epochs, and its probe, on the held-out part."""
         rows = [row for one in ids if (row := self.ledger.get(one)) is not None and row.state == "Succeeded"]
@@ -195,7 +193,7 @@ class FineTunings:
         with self.context.events.progress("judge", total=len(rows), unit="fine-tunings") as bar:
             for row in rows:
                 try:
-                    for share, outputs in self._outputs(tasks[row.backbone][0], row):
+                    for share, outputs in self._outputs(tasks[row.backbone], row):
                         logits[row.id, share] = outputs
                         contenders.append(Contender(row.id, share, self._judgement(outputs, held_out)))
                 except (ObjectMissing, ObjectDamaged) as error:
@@ -240,7 +238,7 @@ class FineTunings:
         """The very network that was judged: on large sets a refit would gain little."""
         assert choice.contender is not None
         train, held_out = self.fine_tune_parts()
-        task, _ = self._task(row.backbone, "part", train, held_out)
+        task = self._task(row.backbone, "part", train, held_out)
         return self._network(task, row, choice.contender.share)
 
     def refit(self, row: Trial, share: float) -> ImageClassifier | None:
@@ -256,8 +254,8 @@ class FineTunings:
             )
             return None
         everything = np.flatnonzero(self.probes.weights > 0)
-        task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
-        source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
+        task = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
+        source = self._source({row.backbone: task}, (REFIT,), ())
         source.backbone, source.prescribed = row.backbone, (row.parameters,)
         unfinished = done is None or not done.finished
         while unfinished or source.waiting:

@@ -117,7 +117,8 @@ class FineTuneSource:
         ledger: of the job.
         store: for checkpoints.
         prefix: of the checkpoints' keys.
-        tasks: for each backbone what to train on and from, and the trial whose head it starts from.
+        tasks: for each backbone what to train on and from.
+        start_head: hyper-parameters of the heads that they start from.
         backbone: of the first trial.
         ids: names of the trials to run.
         transfer: spec.transfer, for what is not searched.
@@ -138,7 +139,8 @@ class FineTuneSource:
     ledger: Ledger
     store: Store
     prefix: str
-    tasks: Mapping[str, tuple[FineTuneTask, str]]
+    tasks: Mapping[str, FineTuneTask]
+    start_head: Mapping[str, Setting]
     backbone: str
     ids: tuple[str, ...]
     transfer: TransferSpec
@@ -176,7 +178,7 @@ class FineTuneSource:
         row = self.ledger.get(name) or self._new_trial(name)
         if row is None:
             return None
-        task, _ = self.tasks[row.backbone]
+        task = self.tasks[row.backbone]
         config = finetune_config(row.parameters, self.transfer)
         row, checkpoint = self._fetch(replace(row, max_epochs=config.epochs))
         self._update(row)
@@ -227,7 +229,7 @@ class FineTuneSource:
                 return None
             backbone = str(proposed[0].pop("backbone"))
             values = proposed[0]
-        return Trial(name, "FineTune", backbone, values, start_time=now, parent=self.tasks[backbone][1])
+        return Trial(name, "FineTune", backbone, values, start_time=now, start_head=self.start_head)
 
     def _fetch(self, row: Trial) -> tuple[Trial, str]:
         """The trial and the local file of its checkpoint; without a usable one it begins anew."""
@@ -306,6 +308,7 @@ class FineTuneSource:
                 parameters=finetune_settings(config["finetune"], names),
                 backbone=str(config["task"]["backbone"]),
                 max_epochs=int(config["finetune"]["epochs"]),
+                parent=donor,
                 message=f"Took over the weights of {donor} after {row.epochs} epochs.",
             )
         )

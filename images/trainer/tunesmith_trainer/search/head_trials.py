@@ -46,6 +46,16 @@ def head_config(parameters: Mapping[str, Setting]) -> HeadConfig:
     )
 
 
+def head_settings(config: HeadConfig) -> dict[str, Setting]:
+    """Hyper-parameters of a head by the names of the spec."""
+    return {
+        "learningRate": config.learning_rate,
+        "weightDecay": config.weight_decay,
+        "epochs": config.epochs,
+        "labelSmoothing": config.label_smoothing,
+    }
+
+
 def save_task(task: HeadTask, path: Path) -> None:
     """Write a task (without the features, which stay where they are) for other processes."""
     facts = {

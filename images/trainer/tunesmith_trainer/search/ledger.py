@@ -63,7 +63,9 @@ class Trial:
         max_epochs: epochs granted at most.
         start_time: ISO 8601, UTC.
         duration_seconds: wall-clock time; a head that was trained with others has its share.
-        parent: the trial whose head a fine-tuning starts from.
+        start_head: hyper-parameters of the head that a fine-tuning starts from, which is trained for it on
+            its own images and is no trial.
+        parent: the trial whose weights population based training gave it.
         checkpoint: key of its weights in the store.
     """
 
@@ -81,6 +83,7 @@ class Trial:
     max_epochs: int = 0
     start_time: str = ""
     duration_seconds: float = 0.0
+    start_head: Mapping[str, Setting] = Field(default_factory=dict)
     parent: str = ""
     checkpoint: str = ""
 

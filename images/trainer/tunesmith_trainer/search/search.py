@@ -1,4 +1,4 @@
-"""The search stage: features once, heads in bulk, the best few fine-tuned from their heads, one choice.
+"""The search stage: features once, heads in bulk, a few fine-tunings, one choice.
 
 1. Each backbone embeds the training and validation images once (``probes``).
 2. Heads are trained in batches and judged by cross-validation on the features (``head_trials``).
