@@ -20,7 +20,7 @@ from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD
 from tunesmith_trainer.search.failures import reason_of
 from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config
-from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, finetune_ids
+from tunesmith_trainer.search.finetune_trials import FineTuneSource, finetune_ids
 from tunesmith_trainer.search.head_trials import (
     HeadBatchTrainable,
     HeadSource,
@@ -29,7 +29,7 @@ from tunesmith_trainer.search.head_trials import (
     save_task,
 )
 from tunesmith_trainer.search.judgement import held_out_metrics, score_of
-from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial
+from tunesmith_trainer.search.ledger import REFIT, CurvePoint, Ledger, Setting, Trial
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
 START_HEAD = {"learningRate": 1e-3, "weightDecay": 1.0, "epochs": 10, "labelSmoothing": 0.1}

@@ -17,11 +17,11 @@ from tunesmith_trainer.search.candidate import set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.finetune import classify
 from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
-from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
+from tunesmith_trainer.search.finetune_trials import FineTuneSource, FineTuneTrainable, finetune_ids
 from tunesmith_trainer.search.head_trials import head_settings
 from tunesmith_trainer.search.heads import HeadConfig
 from tunesmith_trainer.search.judgement import Judgement, judge, leading_name
-from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
+from tunesmith_trainer.search.ledger import REFIT, Ledger, Setting, Trial
 from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.selection import (

@@ -27,9 +27,6 @@ from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 from tunesmith_trainer.workspace import ObjectDamaged
 
-REFIT = "refit"
-"""The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
-
 
 class FineTuneTrainable(tune.Trainable):
     """One epoch of fine-tuning a step. Its configuration: see ``FineTuneSource.next``.

@@ -21,6 +21,8 @@ State = Literal["Running", "Succeeded", "Stopped", "Failed"]
 Setting = str | int | float
 
 MAX_CURVE_POINTS = 1_000
+REFIT = "refit"
+"""The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
 
 
 @dataclass(frozen=True, config=CAMEL)

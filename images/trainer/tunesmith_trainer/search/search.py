@@ -67,7 +67,7 @@ class _Search:
         self.tunings = FineTunings(context, self.ledger, self.budget, self.probes)
 
     def fine_tune_and_choose(self) -> Candidate:
-        """Fine-tune from the best heads, choose, and build the model that leaves the search."""
+        """Fine-tune, choose, and build the model that leaves the search."""
         choice, held_out, part = (
             self.tunings.run() if self.budget.fine_tunings else (_no_fine_tuning(), None, None)
         )
