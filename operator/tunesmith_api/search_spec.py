@@ -277,15 +277,16 @@ class SearchSpec(ApiModel):
     num_trials: Annotated[int, Field(ge=1, le=10_000)] = 32
     """How many trials there are at most, heads and fine-tunings together."""
     parallel_trials: Annotated[int, Field(ge=1, le=256)] = 1
-    """How many fine-tunings run at once."""
+    """How many fine-tunings run at once; no more than the machine has processors."""
     max_fine_tune_trials: Annotated[int, Field(ge=0, le=1_000)] = 3
-    """How many of the best heads are fine-tuned."""
+    """How many fine-tunings there are at most."""
     time_budget_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """No new trial starts after this time."""
     seed: Seed = 0
     """The same seed, data and spec give the same trials."""
     warm_start_from: JobRef | None = None
-    """An earlier TrainingJob of the same store whose trials the algorithm learns from."""
+    """An earlier TrainingJob of the same store whose trials TPE and BOHB learn from; the other algorithms do
+    not."""
 
     def by_name(self) -> Mapping[str, Parameter]:
         """The parameters by their names, in order."""

@@ -130,26 +130,26 @@ class TrialStatus(ApiModel):
     metrics: Metrics = Field(default_factory=dict)
     """Its metrics on the validation split."""
     score: Annotated[str, Field(max_length=32)] = ""
-    """The primary objective as people read it, like 0.9624."""
+    """The primary objective on validation, like 0.9624; unset where a search cannot measure it."""
 
 
 class SearchStatus(ApiModel):
     """How the search goes."""
 
     trials: Count = 0
-    """Trials begun."""
+    """Trials begun; the last training of the chosen one on all images is none."""
     running: Count = 0
     """Trials going on."""
     succeeded: Count = 0
     """Trials that had all their epochs."""
     stopped: Count = 0
-    """Trials that early stopping ended."""
+    """Trials that early stopping or the end of the search left without all their epochs."""
     failed: Count = 0
     """Trials that failed; the report says why."""
     best: TrialStatus | None = None
-    """The best trial so far."""
+    """The trial that the model comes from, once it is chosen; before that the best so far."""
     top: Annotated[tuple[TrialStatus, ...], Field(max_length=TOP_TRIALS)] = ()
-    """The best trials, the first is the best."""
+    """The best trials, the first is the best; heads and fine-tunings are compared among themselves only."""
 
 
 class GateStatus(ApiModel):

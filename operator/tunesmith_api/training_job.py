@@ -257,8 +257,15 @@ class TrainingJobSpec(ApiModel):
             "self.all(one, self.exists_one(other, other.metric == one.metric))",
             "each metric may stand in objectives once",
         ),
+        Rule(
+            "self.filter(one, has(one.goal)).size() <= (has(self[0].goal) ? 1 : 0)",
+            "the search ends with the goal of the first objective only: leave the others' goals out, or "
+            "write gates in verification.gates",
+        ),
     ] = Field(default_factory=lambda: (Objective(metric="accuracy", direction="Maximize"),))
-    """What the search improves; the first is the primary one and the others break ties."""
+    """What the search improves. The first is the primary one: macroF1, worstClassRecall and calibrationError
+    lead the search themselves, for all others the held-out likelihood does. The others are measured and
+    reported, and decide nothing."""
     search: SearchSpec = Field(default_factory=SearchSpec)
     """Which hyper-parameters are tried, how, and for how long."""
     verification: VerificationSpec = Field(default_factory=VerificationSpec)

@@ -10,6 +10,8 @@ from tunesmith_api.rules import Rule
 _LOWER = cel_list(LOWER_IS_BETTER)
 _FREE = cel_list(UNBOUNDED)
 _FREE_NAMES = "negativeLogLikelihood, latencyP95Milliseconds and modelSizeMegabytes"
+_NOT_SEARCHED = ("worstSliceAccuracy", "corruptionAccuracy", "latencyP95Milliseconds", "modelSizeMegabytes")
+"""Metrics that are measured on the chosen model alone."""
 
 MetricValue = Annotated[float, Field(ge=0, le=1_000_000_000)]
 
@@ -30,14 +32,20 @@ class Objective(ApiModel):
             f"only {_FREE_NAMES} can be above 1; all others are fractions: write 0.97 for 97 %",
             ".goal",
         ),
+        Rule(
+            f"!has(self.goal) || !(self.metric in {cel_list(_NOT_SEARCHED)})",
+            f"a search measures none of {', '.join(_NOT_SEARCHED)}, so it would never see this goal: leave "
+            "goal out and write a gate in verification.gates",
+            ".goal",
+        ),
     )
 
     metric: Metric
-    """The metric, measured on the validation split."""
+    """The metric, measured on held-out images of the training and validation splits."""
     direction: Direction | None = None
     """Whether larger or smaller is better; follows from the metric when left out."""
     goal: MetricValue | None = None
-    """The search ends when the primary objective reaches this."""
+    """The search ends when a trial reaches this. Only the primary objective may have one."""
 
     @property
     def maximize(self) -> bool:

@@ -75,6 +75,19 @@ JOB_RULES = (
         "(Maximize); leave direction out or write the other",
     ),
     job(
+        "a goal that no search can see",
+        {"spec.objectives": [{"metric": "latencyP95Milliseconds", "goal": 80}]},
+        "spec.objectives[0].goal: Invalid value: a search measures none of worstSliceAccuracy, "
+        "corruptionAccuracy, latencyP95Milliseconds, modelSizeMegabytes, so it would never see this goal: "
+        "leave goal out and write a gate in verification.gates",
+    ),
+    job(
+        "a goal of a further objective",
+        {"spec.objectives": [{"metric": "accuracy"}, {"metric": "macroF1", "goal": 0.9}]},
+        "spec.objectives: Invalid value: the search ends with the goal of the first objective only: leave "
+        "the others' goals out, or write gates in verification.gates",
+    ),
+    job(
         "a goal in percent",
         {"spec.objectives": [{"metric": "accuracy", "goal": 97}]},
         f"spec.objectives[0].goal: Invalid value: only {_FREE} can be above 1; all others are fractions: "
@@ -83,7 +96,7 @@ JOB_RULES = (
     ),
     job(
         "a metric twice among the objectives",
-        {"spec.objectives": [{"metric": "accuracy"}, {"metric": "accuracy", "goal": 0.9}]},
+        {"spec.objectives": [{"metric": "accuracy", "goal": 0.9}, {"metric": "accuracy"}]},
         "spec.objectives: Invalid value: each metric may stand in objectives once",
     ),
     job(

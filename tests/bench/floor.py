@@ -36,7 +36,7 @@ from tunesmith_trainer.search.features import BATCH_SIZE, embedder
 from tunesmith_trainer.search.fine_tuning import FINE_TUNE_FOLDS
 from tunesmith_trainer.search.finetune import FineTuner, Images
 from tunesmith_trainer.search.finetune_task import finetune_config
-from tunesmith_trainer.search.finetune_trials import REFIT
+from tunesmith_trainer.search.ledger import REFIT
 from tunesmith_trainer.search.selection import fold_count, stratified_folds
 from tunesmith_trainer.workspace import Workspace
 

@@ -73,6 +73,19 @@ def test_early_stopping_saves_the_epochs_that_stopped_trials_did_not_run() -> No
     assert saving.seconds == pytest.approx(10 * 30 + 8 * 25)
 
 
+def test_last_training_on_all_images_is_neither_a_trial_nor_a_fine_tune_that_could_be_stopped() -> None:
+    trials = (tuned("Succeeded", 12), tuned("Stopped", 2), replace(tuned("Succeeded", 12), id="refit"))
+    saving = summary.early_stopping_saving(trials)
+    assert (saving.tuned, saving.stopped, saving.budget, saving.ran) == (2, 1, 24, 14)
+    assert summary.proposed(trials) == trials[:2]
+
+
+def test_early_stopping_saved_no_epochs_that_the_end_of_the_search_left_out() -> None:
+    trials = (tuned("Succeeded", 12), replace(tuned("Stopped", 4, 100), reason="BudgetSpent"))
+    saving = summary.early_stopping_saving(trials)
+    assert (saving.tuned, saving.stopped, saving.budget, saving.saved, saving.seconds) == (2, 0, 16, 0, 0)
+
+
 def test_early_stopping_with_unknown_durations_saves_epochs_and_says_no_seconds() -> None:
     assert summary.early_stopping_saving((tuned("Stopped", 2),)).seconds == 0
 

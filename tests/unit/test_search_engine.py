@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Listed:
     news: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     ends: list[tuple[str, bool]] = field(default_factory=list)
     changes: list[tuple[str, Mapping[str, Any], str]] = field(default_factory=list)
+    ends_all_after: int = 1_000
 
     def next(self) -> Mapping[str, Any] | None:
         return self.configs.pop(0) if self.configs else None
@@ -68,6 +69,10 @@ class Listed:
 
     def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
         self.changes.append((trial_id, config, donor))
+
+    def ending(self, alive: Sequence[str]) -> Collection[str]:
+        steps = sum(len(news) for news in self.news.values())
+        return [one for one in alive if one != "t0"] if steps >= self.ends_all_after else []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,6 +151,46 @@ def test_population_takes_the_better_ones_weights_and_changes_its_rates(tmp_path
         assert config["score"] == 0.0, "the configuration of the best one"
         assert 0 <= config["rate"]["a"] <= 1
         assert config["rate"] in [one["rate"] for one in source.news[name]]
+
+
+def test_population_never_leaves_its_ranges(tmp_path: Path) -> None:
+    source = Listed(
+        [
+            {"id": f"t{number}", "steps": 12, "score": float(number), "rate": {"a": 0.5, "b": 3}}
+            for number in range(4)
+        ]
+    )
+    mutations = {"rate": {"a": tune.uniform(0.49, 0.51), "b": tune.randint(3, 5)}}
+    run(Countdown, source, ONE, parallel=2, scratch=tmp_path, mutations=mutations, seed=1)
+    assert len(source.changes) > 3
+    for _, config, _ in source.changes:
+        assert 0.49 <= config["rate"]["a"] <= 0.51
+        assert config["rate"]["b"] in (3, 4)
+
+
+def population(tmp_path: Path, steps: int, **source: Any) -> Listed:
+    configs = [
+        {"id": f"t{number}", "steps": steps, "score": float(number), "rate": {"a": 0.5}}
+        for number in range(4)
+    ]
+    listed = Listed(configs, **source)
+    mutations = {"rate": {"a": tune.uniform(0, 1)}}
+    run(Countdown, listed, ONE, parallel=2, scratch=tmp_path, mutations=mutations, seed=1)
+    return listed
+
+
+def test_population_that_is_over_goes_on_with_those_alone_that_the_source_leaves(tmp_path: Path) -> None:
+    source = population(tmp_path, 12, ends_all_after=9)
+    assert Counter(source.ends)["t0", False] == 1
+    counts = {name: len(news) for name, news in source.news.items()}
+    assert counts.pop("t0") == 12
+    assert sum(counts.values()) <= 9, "whoever was at work may end its step"
+
+
+def test_population_does_not_wait_for_a_trial_that_ended_before_the_comparison(tmp_path: Path) -> None:
+    source = population(tmp_path, 6, stop={"t2": 1, "t3": 3})
+    counts = {name: len(news) for name, news in source.news.items()}
+    assert counts == {"t0": 6, "t1": 6, "t2": 1, "t3": 3}
 
 
 class Refuses(Listed):

@@ -20,7 +20,7 @@ from tunesmith_trainer.search.finetune import (
     freeze_first_blocks,
     parameter_groups,
 )
-from tunesmith_trainer.search.selection import judge
+from tunesmith_trainer.search.judgement import judge
 
 CPU = Device("cpu", 1, 0, None)
 PREPROCESS = Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD)
@@ -64,6 +64,8 @@ def test_fine_tuning_learns_and_leaves_batch_norm_statistics_alone(pictures: tup
     results = [one.run_epoch() for _ in range(4)]
     assert results[-1].train_loss < 0.5 * results[0].train_loss
     assert results[-1].validation_accuracy > 0.9
+    assert results[-1].metrics["accuracy"] == pytest.approx(results[-1].validation_accuracy)
+    assert results[-1].metrics["macroF1"] > 0.9
     torch.testing.assert_close(one.model.state_dict()["backbone.network.bn1.running_mean"], before)
 
 

@@ -22,8 +22,9 @@ from tunesmith_trainer.search.heads import (
     measure_scaling,
     train_heads,
 )
+from tunesmith_trainer.search.judgement import judge
 from tunesmith_trainer.search.probes import Probes
-from tunesmith_trainer.search.selection import judge, stratified_folds
+from tunesmith_trainer.search.selection import stratified_folds
 
 
 def train(task: HeadTask, configs: list[HeadConfig]) -> list[TrainedHead]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_trainer.search import local_ray as module
 from tunesmith_trainer.search.local_ray import PREFIX, local_ray, remove_leftovers, start_early, stop_early
 
@@ -169,3 +170,25 @@ def test_temporary_folder_leaves_room_for_sockets(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", folder)
     assert str(module._temporary_folder()) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processors", "slots"),
+    [
+        pytest.param(64, 2, 2, id="no more than processors"),
+        pytest.param(64, 48, 40, id="no more than fine-tunings"),
+        pytest.param(3, 8, 3, id="what the spec says"),
+    ],
+)
+def test_slots_fit_the_machine(
+    wanted: int, processors: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "allowed_processors", lambda: processors)
+    spec = TrainingJobSpec.model_validate(
+        {
+            "dataset": {"uri": "file:///photos"},
+            "store": {"uri": "file:///store"},
+            "search": {"parallelTrials": wanted, "maxFineTuneTrials": 40, "numTrials": 100},
+        }
+    )
+    assert module.trial_slots(spec) == slots

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith_trainer.search.judgement import Judgement, judge
 from tunesmith_trainer.search.selection import (
     Choice,
     Contender,
-    Judgement,
     choose,
     fold_count,
-    judge,
     stratified_folds,
 )
 
@@ -119,3 +118,50 @@ def test_folds_spread_each_class_evenly_and_keep_twins_together(
 
 def test_fold_count_small_sets_are_cross_validated_and_large_ones_are_not() -> None:
     assert (fold_count(245), fold_count(10_000), fold_count(100_000)) == (5, 3, 0)
+
+
+def of_two_classes(right: tuple[int, int], probability: float = 0.9, others: bool = False) -> Judgement:
+    """So many right of each class's 40 images, the first or the others, all with the same confidence."""
+    count = 40
+    labels = np.repeat([0, 1], count)
+    hits = np.concatenate([np.arange(count) < number for number in right])
+    hits = hits.reshape(2, count)[:, ::-1].ravel() if others else hits
+    predicted = np.where(hits, labels, 1 - labels)
+    said = np.full((2 * count, 2), 1 - probability, np.float32)
+    said[np.arange(2 * count), predicted] = probability
+    return judge(np.log(said), labels)
+
+
+@pytest.mark.parametrize("objective", ["macroF1", "worstClassRecall"])
+def test_objective_that_leads_decides_where_likelihood_would_decide_otherwise(objective: str) -> None:
+    even, likely = of_two_classes((37, 37), probability=0.6), of_two_classes((40, 30), probability=0.95)
+    options = [Contender("likely", 1.0, likely), Contender("even", 1.0, even)]
+    probe = of_two_classes((36, 20), probability=0.9)
+    assert likely.loss < even.loss
+    assert chosen(choose(probe, options)) == "likely"
+    choice = choose(probe, options, objective=objective)
+    assert chosen(choice) == "even"
+    assert ("macro F1" if objective == "macroF1" else "worst-class recall") in choice.sentence
+
+
+def test_probe_is_kept_where_the_gain_in_the_leading_objective_is_within_noise() -> None:
+    probe = of_two_classes((36, 35), others=True)
+    options = [Contender("t0", 1.0, of_two_classes((36, 36)))]
+    assert choose(probe, options, objective="macroF1").contender is None
+    assert (
+        chosen(choose(probe, [Contender("t0", 1.0, of_two_classes((40, 40)))], objective="macroF1")) == "t0"
+    )
+
+
+def test_better_calibrated_network_must_be_no_less_accurate() -> None:
+    honest = Contender("t0", 1.0, of_two_classes((36, 36), probability=0.9))
+    less = Contender("t0", 1.0, of_two_classes((24, 24), probability=0.6))
+    probe = of_two_classes((36, 36), probability=0.6)
+    assert chosen(choose(probe, [honest], objective="calibrationError")) == "t0"
+    assert choose(probe, [less], objective="calibrationError").contender is None
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "latencyP95Milliseconds", "negativeLogLikelihood"])
+def test_likelihood_leads_under_all_other_objectives(objective: str) -> None:
+    judged = of_two_classes((30, 35))
+    assert judged.score(objective) == judged.loss

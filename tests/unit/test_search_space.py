@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_trainer.search.space import (
     DEFAULT_PARAMETERS,
+    Grid,
     as_setting,
     backbone_choices,
-    grid,
     parameters_of,
     sample,
     strategies_of,
@@ -132,7 +132,7 @@ def test_parameters_named_backbone_and_strategy_narrow_what_is_tried() -> None:
 
 def test_grid_has_each_combination_once_and_both_ends_of_ranges() -> None:
     spec = spec_with(RATE, SMOOTHING, EPOCHS, numTrials=1000)
-    points = grid(spec, "LinearProbe", ["resnet18", "mobilenet_v2"])
+    points = Grid(spec, "LinearProbe", ["resnet18", "mobilenet_v2"]).draw(1000)
     assert len(points) == len({repr(point) for point in points}) == 2 * 5 * 2 * 5
     assert {point["epochs"] for point in points} == {3, 4, 6, 8, 9}
     rates = sorted({float(str(point["learningRate"])) for point in points})
@@ -142,10 +142,11 @@ def test_grid_has_each_combination_once_and_both_ends_of_ranges() -> None:
 
 def test_grid_with_a_condition_does_not_repeat_what_it_leaves_out() -> None:
     spec = spec_with(SMOOTHING, only_when(RATE, "labelSmoothing", "0.10"), numTrials=1000)
-    points = grid(spec, "LinearProbe", ["resnet18"])
-    assert points[0] == {"labelSmoothing": "0.0"}
-    assert len(points) == 1 + 5
-    assert all(point["labelSmoothing"] == "0.10" for point in points[1:])
+    grid = Grid(spec, "LinearProbe", ["resnet18"])
+    points = grid.draw(1000)
+    assert {"labelSmoothing": "0.0"} in points
+    assert len(points) == grid.size == 1 + 5
+    assert [point["labelSmoothing"] for point in points].count("0.10") == 5
 
 
 def test_grid_of_more_combinations_than_memory_holds_ends_at_the_number_of_trials() -> None:
@@ -154,5 +155,23 @@ def test_grid_of_more_combinations_than_memory_holds_ends_at_the_number_of_trial
     wide = [
         {"name": name, "searchSpace": {"uniform": {"min": "0.1", "max": "0.3"}}} for name in (*names, *extra)
     ]
-    points = grid(spec_with(*wide, EPOCHS, AUGMENTATION, numTrials=40), "FineTune", ["resnet18"])
-    assert len({repr(point) for point in points}) == 40
+    grid = Grid(spec_with(*wide, EPOCHS, AUGMENTATION), "FineTune", ["resnet18"])
+    assert grid.size == 5**8 * 2
+    assert len({repr(point) for point in grid.draw(40)}) == 40
+
+
+@pytest.mark.parametrize("count", [4, 6, 40])
+def test_search_that_is_shorter_than_its_grid_sees_all_backbones_and_more_than_a_corner(count: int) -> None:
+    backbones = ["mobilenet_v2", "resnet18"]
+    spec = spec_with(RATE, DECAY, SMOOTHING)
+    points = Grid(spec, "LinearProbe", backbones).draw(count)
+    assert [point["backbone"] for point in points] == backbones * (count // 2)
+    assert len({point["learningRate"] for point in points}) > 1
+    assert len({point["weightDecay"] for point in points}) > 1
+    assert points == Grid(spec, "LinearProbe", backbones).draw(count), "the seed decides"
+
+
+def test_backbone_with_fewer_combinations_leaves_its_turns_to_the_others() -> None:
+    spec = spec_with(only_when(RATE, "backbone", "resnet18"))
+    points = Grid(spec, "LinearProbe", ["resnet18", "mobilenet_v2"]).draw(100)
+    assert [point["backbone"] for point in points] == ["resnet18", "mobilenet_v2", *["resnet18"] * 4]

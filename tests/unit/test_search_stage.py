@@ -25,6 +25,8 @@ from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD, Pret
 from tunesmith_trainer.search.candidate import restore_candidate, store_candidate
 from tunesmith_trainer.search.context import SearchContext
 from tunesmith_trainer.search.features import compute_features, embedder
+from tunesmith_trainer.search.fine_tuning import START_HEAD
+from tunesmith_trainer.search.head_trials import head_config
 from tunesmith_trainer.search.ledger import Ledger, Trial
 from tunesmith_trainer.search.probes import importance
 from tunesmith_trainer.search.search import SearchResult, run_search
@@ -160,7 +162,8 @@ def test_ledger_holds_every_trial_and_the_refit_last(run: Run) -> None:
     assert all(row.score is not None and row.metrics for row in trials[:8])
     assert [row.epochs for row in trials[6:]] == [2, 2, 2]
     assert {row.backbone for row in trials[:6]} == {"resnet18", "mobilenet_v2"}
-    assert all(row.parent for row in trials[6:])
+    assert not any(row.parent for row in trials)
+    assert all(head_config(row.start_head) == START_HEAD for row in trials[6:])
     assert {row.id: row for row in run.told} == {row.id: row for row in trials}
     assert [one["trial"]["id"] for one in run.events if one["type"] == "trial"] == [
         row.id for row in run.told

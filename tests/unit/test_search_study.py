@@ -110,6 +110,13 @@ def test_grid_search_ends_after_each_combination_was_tried_once() -> None:
     assert proposer.propose([], proposer.limit, 4) == []
 
 
+def test_grid_says_how_many_combinations_a_search_leaves_out() -> None:
+    grid = Proposer(spec_with("Grid", numTrials=20), "LinearProbe", BACKBONES)
+    assert "300 combinations, of which 20 are tried" in grid.left_out(20)
+    assert grid.left_out(300) == ""
+    assert Proposer(spec_with("TPE"), "LinearProbe", BACKBONES).left_out(1) == ""
+
+
 def test_only_a_grid_has_an_end() -> None:
     assert Proposer(spec_with("TPE"), "LinearProbe", BACKBONES).limit is None
 
@@ -146,6 +153,23 @@ def test_warm_start_goes_on_where_the_earlier_job_was_good() -> None:
         return sum(finished(0, one).score or 0.0 for one in proposed) / len(proposed)
 
     assert mean(warm) < 0.6 * mean(cold)
+
+
+def test_trial_of_an_earlier_job_that_was_stopped_counts_behind_those_that_had_all_epochs() -> None:
+    spec = spec_with("TPE")
+    earlier = search(spec, 40, [])
+    worst = sorted(earlier, key=lambda row: -(row.score or 0))[:20]
+    stopped = [replace(row, state="Stopped", epochs=1, score=0.0) for row in worst]
+    whole = [row for row in earlier if row not in worst]
+    good = Proposer(spec, "LinearProbe", BACKBONES, [*whole, *stopped]).propose([], 0, 16)
+    fooled = Proposer(
+        spec, "LinearProbe", BACKBONES, [*whole, *(replace(row, state="Succeeded") for row in stopped)]
+    ).propose([], 0, 16)
+
+    def mean(proposed: list[dict[str, Setting]]) -> float:
+        return sum(finished(0, one).score or 0.0 for one in proposed) / len(proposed)
+
+    assert mean(good) < 0.6 * mean(fooled)
 
 
 def curves(losses: list[list[float]]) -> list[Trial]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,19 @@ from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.search.backbones import IMAGENET_MEAN, IMAGENET_STD
 from tunesmith_trainer.search.failures import reason_of
 from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config
-from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, finetune_ids
+from tunesmith_trainer.search.finetune_trials import FineTuneSource, finetune_ids
 from tunesmith_trainer.search.head_trials import (
     HeadBatchTrainable,
     HeadSource,
     batch_size,
-    held_out_metrics,
     load_task,
     save_task,
-    score_of,
 )
-from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial
+from tunesmith_trainer.search.judgement import held_out_metrics, score_of
+from tunesmith_trainer.search.ledger import REFIT, CurvePoint, Ledger, Setting, Trial
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 
+START_HEAD = {"learningRate": 1e-3, "weightDecay": 1.0, "epochs": 10, "labelSmoothing": 0.1}
 BACKBONES = ("resnet18", "mobilenet_v2")
 ASHA = {"name": "ASHA", "graceEpochs": 1, "reductionFactor": 2}
 
@@ -94,17 +94,14 @@ class Bench:
         ids = finetune_ids(8, count)
         ledger = self.ledger
         tasks = {
-            name: (
-                FineTuneTask(
-                    name,
-                    2,
-                    Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD),
-                    self.folder / "probe.safetensors",
-                    self.folder / "images.npz",
-                    self.folder / "pixels.u8",
-                    False,
-                ),
-                "t0003",
+            name: FineTuneTask(
+                name,
+                2,
+                Preprocess(32, "CenterCrop", IMAGENET_MEAN, IMAGENET_STD),
+                self.folder / "probe.safetensors",
+                self.folder / "images.npz",
+                self.folder / "pixels.u8",
+                False,
             )
             for name in BACKBONES
         }
@@ -116,6 +113,7 @@ class Bench:
             self.store,
             "run/checkpoints/",
             tasks,
+            START_HEAD,
             "resnet18",
             ids,
             self.spec.transfer,
@@ -385,14 +383,15 @@ def test_score_is_the_likelihood_unless_the_objective_is_about_something_else(
 # Fine-tunings
 
 
-def test_first_fine_tuning_is_the_prescribed_one_and_starts_from_a_head(bench: Bench) -> None:
+def test_first_fine_tuning_is_the_prescribed_one_and_says_which_head_it_starts_from(bench: Bench) -> None:
     config = bench.fine_tunings().next()
     assert config is not None
     assert config["id"] == "t0009"
     assert config["finetune"]["learning_rate"] == 0.001
     assert config["checkpoint"] == ""
     (row,) = bench.ledger.trials
-    assert (row.state, row.parent, row.backbone, row.max_epochs) == ("Running", "t0003", "resnet18", 4)
+    assert (row.state, row.parent, row.backbone, row.max_epochs) == ("Running", "", "resnet18", 4)
+    assert row.start_head == START_HEAD
 
 
 def test_epochs_are_recorded_and_the_last_checkpoint_alone_is_kept(bench: Bench) -> None:
@@ -409,6 +408,34 @@ def test_epochs_are_recorded_and_the_last_checkpoint_alone_is_kept(bench: Bench)
     assert row.metrics == {"accuracy": 0.75, "negativeLogLikelihood": 0.7}
     assert [info.key for info in bench.store.list("run/checkpoints/")] == [row.checkpoint]
     assert bench.store.get(row.checkpoint) == checkpoint("t0009", 3)
+
+
+def test_fine_tuning_has_the_metrics_and_the_score_of_the_objective(bench: Bench) -> None:
+    source = bench.fine_tunings(1, objective="macroF1")
+    assert (config := source.next()) is not None
+    assert config["objective"] == "macroF1"
+    news = bench.epoch("t0009", 1, 0.7, done=True)
+    measured = {"accuracy": 0.7501, "negativeLogLikelihood": 0.7001, "macroF1": 0.6, "worstClassRecall": 0.5}
+    source.result("t0009", {**news, "point": {**news["point"], "score": 0.407}, "metrics": measured})
+    (row,) = bench.ledger.trials
+    assert row.score == row.curve[-1].compared == 0.407
+    assert row.metrics == {**measured, "accuracy": 0.75, "negativeLogLikelihood": 0.7}
+
+
+def test_early_stopping_compares_what_the_objective_says(bench: Bench) -> None:
+    source = bench.fine_tunings(objective="macroF1")
+    for name, loss, score in (("t0009", 3.0, 0.1), ("t0010", 0.1, 0.9)):
+        source.next()
+        for epoch in (1, 2, 3, 4):
+            news = bench.epoch(name, epoch, loss, done=epoch == 4)
+            if not source.result(name, {**news, "point": {**news["point"], "score": score}}):
+                break
+    row = bench.ledger.get("t0010")
+    assert row is not None
+    assert row.state == "Stopped"
+    assert "macro F1" in row.message
+    # The next run replays the same.
+    assert EarlyStopper(bench.spec, 4, bench.ledger.trials).stop_after("t0011", 1, 0.9)
 
 
 def test_killed_fine_tuning_goes_on_from_the_checkpoint_that_its_row_names(bench: Bench) -> None:
@@ -585,15 +612,40 @@ def test_store_that_is_full_leaves_the_trial_unfinished(bench: Bench) -> None:
 
 def test_population_change_is_recorded_with_its_donor(bench: Bench) -> None:
     source = bench.fine_tunings()
-    config = source.next()
-    assert config is not None
-    finetune = {**config["finetune"], "learning_rate": 5e-4, "weight_decay": 0.2}
-    task = {**config["task"], "backbone": "mobilenet_v2"}
-    source.changed("t0009", {**config, "finetune": finetune, "task": task}, "t0010")
-    (row,) = bench.ledger.trials
+    source.next(), source.next()
+    donor = bench.ledger.get("t0010")
+    assert donor is not None
+    # What the donor has and the trial had not is as much a part of the recipe as the rates.
+    recipe: dict[str, Setting] = {"augmentation": "Flip", "batchSize": 8, "learningRate": 0.002}
+    source.ledger.record(replace(donor, parameters=recipe))
+    finetune = asdict(finetune_config({**recipe, "learningRate": 0.0016}, bench.spec.transfer))
+    source.changed("t0009", {"finetune": finetune, "task": {"backbone": "mobilenet_v2"}}, "t0010")
+    row = bench.ledger.get("t0009")
+    assert row is not None
     assert row.backbone == "mobilenet_v2"
-    assert (row.parameters["learningRate"], row.parameters["weightDecay"]) == (5e-4, 0.2)
+    assert row.parameters == {**recipe, "learningRate": 0.0016}
+    assert finetune_config(row.parameters, bench.spec.transfer) == finetune_config(
+        {**recipe, "learningRate": 0.0016}, bench.spec.transfer
+    )
     assert "t0010" in row.message
+    assert row.parent == "t0010"
+
+
+def test_population_change_of_a_trial_that_has_ended_is_not_recorded(bench: Bench) -> None:
+    source = bench.fine_tunings()
+    source.next(), source.next()
+    source.result("t0009", bench.epoch("t0009", 1, 0.9, done=True))
+    before = bench.ledger.get("t0009")
+    source.changed("t0009", {"finetune": {}, "task": {"backbone": "mobilenet_v2"}}, "t0010")
+    assert bench.ledger.get("t0009") == before
+
+
+def test_trials_of_a_population_that_the_search_leaves_are_closed_with_the_reason(bench: Bench) -> None:
+    source = bench.fine_tunings(spent=lambda alive: alive[1:])
+    source.next(), source.next()
+    assert source.ending(["t0009", "t0010"]) == ["t0010"]
+    states = {row.id: (row.state, row.reason) for row in bench.ledger.trials}
+    assert states == {"t0009": ("Running", ""), "t0010": ("Stopped", Reason.BUDGET_SPENT)}
 
 
 def test_parameters_override_the_spec_but_epochs_never_exceed_it() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
 from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrialStatus
-from tunesmith_api.training_job import TrainingJob
+from tunesmith_api.training_job import TrainingJob, TrainingJobSpec
 from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.credentials import DATASET, STORE, credentials_for, weights_of
@@ -35,8 +37,10 @@ from tunesmith_trainer.scratch import open_scratch
 from tunesmith_trainer.search.backbones import Pretrained, load_backbone
 from tunesmith_trainer.search.candidate import CandidateFacts, restore_candidate, store_candidate
 from tunesmith_trainer.search.label_noise import Suspect
-from tunesmith_trainer.search.ledger import Ledger, Trial
+from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
 from tunesmith_trainer.search.result import SearchResult
+from tunesmith_trainer.search.space import strategies_of
+from tunesmith_trainer.search.warm_start import earlier_trials
 from tunesmith_trainer.status import StatusBoard
 from tunesmith_trainer.workspace import Workspace
 
@@ -185,9 +189,9 @@ class JobRun:
             candidate = restore_candidate(self.store, f"{self.prefix}candidate.safetensors", facts)
             trials = Ledger(self.store, f"{self.prefix}ledger/").trials
             searched = SearchResult(candidate, trials, suspects, timings, ended)
-            self.board.update(search=search_status(searched.trials))
         self._tell_suspects(dataset, len(searched.suspects))
         chosen = searched.candidate.facts
+        self.board.update(search=search_status(searched.trials, self.spec, chosen.trial_id))
         self.board.condition(
             TrainingJobCondition.SEARCH_COMPLETE,
             "True",
@@ -213,12 +217,15 @@ class JobRun:
         # Ray and Optuna take seconds to import; a run whose search is finished does without.
         from tunesmith_trainer.search.search import SearchContext, run_search
 
+        earlier, told = earlier_trials(self.spec, self.store, self.prefix)
+        if told:
+            self.events.note(told)
         trials: dict[str, Trial] = {}
 
         def on_trial(trial: Trial) -> None:
             self.workspace.require_lease()
             trials[trial.id] = trial
-            self.board.update(search=search_status(tuple(trials.values())))
+            self.board.update(search=search_status(tuple(trials.values()), self.spec))
 
         trials.update({one.id: one for one in Ledger(self.store, f"{self.prefix}ledger/").trials})
         searched = run_search(
@@ -233,7 +240,7 @@ class JobRun:
                 events=self.events,
                 on_trial=on_trial,
                 load_backbone=self.load_backbone,
-                earlier=self._earlier_trials(),
+                earlier=earlier,
             )
         )
         store_candidate(searched.candidate, self.store, f"{self.prefix}candidate.safetensors")
@@ -268,27 +275,35 @@ class JobRun:
             ) from error
         return load_backbone(name, size, weights=None, weights_file=target)
 
-    def _earlier_trials(self) -> tuple[Trial, ...]:
-        reference = self.spec.search.warm_start_from
-        if reference is None:
-            return ()
-        runs = {
-            info.key.split("/ledger/")[0]
-            for info in self.store.list(f"jobs/{reference.name}/")
-            if "/ledger/" in info.key
-        }
-        earlier = [row for run in sorted(runs) for row in Ledger(self.store, f"{run}/ledger/").trials]
-        self.events.note(f"The search starts from {len(earlier)} trials of {reference.name}.")
-        return tuple(earlier)
 
+def search_status(trials: Sequence[Trial], spec: TrainingJobSpec, chosen: str = "") -> SearchStatus:
+    """The search in short, for the status: counts and the best ten trials.
 
-def search_status(trials: tuple[Trial, ...]) -> SearchStatus:
-    """The search in short, for the status: counts and the best ten trials."""
-    states = [trial.state for trial in trials]
-    scored = sorted((one for one in trials if one.score is not None), key=lambda one: (one.score, one.id))
-    top = tuple(_trial_status(one) for one in scored[:TOP_TRIALS])
+    Heads and fine-tunings are judged on different images, so trials are ordered within their strategy.
+    The chosen trial is the best; before the choice it is the best of the first strategy that the model may
+    have and that has results.
+
+    Args:
+        trials: of the ledger; the last fine-tuning, which is no trial of its own, is left out.
+        spec: of the job.
+        chosen: the trial whose hyper-parameters the model has, once there is a choice.
+    """
+    proposed = [one for one in trials if trial_number(one.id) is not None]
+    states = [trial.state for trial in proposed]
+    metric = spec.objectives[0].metric
+    leading = next((one.strategy for one in proposed if one.id == chosen), None)
+    allowed = strategies_of(spec)
+
+    def place(trial: Trial) -> tuple[bool, bool, bool, str, float, str]:
+        """Chosen first, then its strategy, then those that the model may have, each by its score."""
+        score = math.inf if trial.score is None else trial.score
+        other = trial.strategy != (leading or "LinearProbe")
+        return trial.id != chosen, trial.strategy not in allowed, other, trial.strategy, score, trial.id
+
+    scored = sorted((one for one in proposed if one.score is not None), key=place)
+    top = tuple(_trial_status(one, metric) for one in scored[:TOP_TRIALS])
     return SearchStatus(
-        trials=len(trials),
+        trials=len(proposed),
         running=states.count("Running"),
         succeeded=states.count("Succeeded"),
         stopped=states.count("Stopped"),
@@ -298,8 +313,8 @@ def search_status(trials: tuple[Trial, ...]) -> SearchStatus:
     )
 
 
-def _trial_status(trial: Trial) -> TrialStatus:
-    accuracy = trial.metrics.get("accuracy")
+def _trial_status(trial: Trial, metric: str) -> TrialStatus:
+    value = trial.metrics.get(metric)
     values: dict[str, Any] = {
         "id": trial.id,
         "strategy": trial.strategy,
@@ -309,6 +324,6 @@ def _trial_status(trial: Trial) -> TrialStatus:
             for name, value in trial.parameters.items()
         },
         "metrics": {name: round(value, 6) for name, value in trial.metrics.items()},
-        "score": "" if accuracy is None else f"{accuracy:.4f}",
+        "score": "" if value is None else f"{value:.4f}",
     }
     return TrialStatus.model_validate(values)

@@ -208,7 +208,7 @@ def _search(data: ReportData) -> str:
         if saving.saved
         else ""
     )
-    trials = f"{formats.plural(len(search.trials), 'trial')} by {_safe(search.algorithm)}"
+    trials = f"{formats.plural(len(summary.proposed(search.trials)), 'trial')} by {_safe(search.algorithm)}"
     return f"## Search\n\n{trials}, {saving.tuned} of them fine-tunes.{saved} {_safe(search.ended)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,20 @@ class Budget:
         """Whether no new fine-tuning may start; one is always needed where nothing else is allowed."""
         done = [row for row in self.ledger.trials if row.strategy == "FineTune" and row.state == "Succeeded"]
         return ("LinearProbe" in self.strategies or bool(done)) and self.over()
+
+    def ending(self, alive: Sequence[str]) -> tuple[str, ...]:
+        """Which fine-tunings of a population end now: none before the search is over, then all others.
+
+        Trials that were begun have all their epochs, as far as time goes; in a population all are begun at
+        once, so its best one has them, unless another is done.
+        """
+        rows = [row for one in alive if (row := self.ledger.get(one)) is not None]
+        if not rows or not self.over():
+            return ()
+        tuned = [row for row in self.ledger.trials if row.strategy == "FineTune"]
+        best = min(rows, key=lambda row: (math.inf if row.score is None else row.score, row.id))
+        kept = "" if any(row.state == "Succeeded" for row in tuned) else best.id
+        return tuple(row.id for row in rows if row.id != kept)
 
     def _reaches(self, row: Trial, goal: float) -> bool:
         usable = row.state == "Succeeded" and row.strategy in self.strategies

@@ -10,7 +10,7 @@ import json
 import random
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.sample import Float, Integer
 
 from tunesmith_api.reasons import Interrupted
 from tunesmith_trainer.devices import Device
@@ -73,6 +75,10 @@ class EvolvingSource(Source, Protocol):
 
     def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
         """Take note that a trial goes on with the donor's weights and a new configuration."""
+        ...
+
+    def ending(self, alive: Sequence[str]) -> Collection[str]:
+        """Which of the trials that are not done end now; asked after each step, for all are begun at once."""
         ...
 
 
@@ -338,6 +344,19 @@ class _Scheduler(FIFOScheduler):
         self.connection.ended(trial, failed=True)
 
 
+def _within(config: Mapping[str, Any], mutations: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its numbers clipped to their ranges, which Ray's factors do not heed."""
+    clipped = dict(config)
+    for name, domain in mutations.items():
+        if isinstance(domain, Mapping):
+            clipped[name] = _within(config[name], domain)
+        elif isinstance(domain, Float):
+            clipped[name] = min(max(config[name], domain.lower), domain.upper)
+        elif isinstance(domain, Integer):
+            clipped[name] = min(max(config[name], domain.lower), domain.upper - 1)
+    return clipped
+
+
 class _Population(PopulationBasedTraining):
     """Ray's population based training, with each result told to the source first."""
 
@@ -348,6 +367,7 @@ class _Population(PopulationBasedTraining):
             mode="min",
             perturbation_interval=PERTURBATION_EPOCHS,
             hyperparam_mutations={_BOX: dict(mutations)},
+            custom_explore_fn=lambda config: _within(config, {_BOX: mutations}),
             log_config=False,
             synch=True,
         )
@@ -355,12 +375,36 @@ class _Population(PopulationBasedTraining):
         self.names: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if not self.connection.tell(trial, result):
+        go_on = self.connection.tell(trial, result)
+        self._end_others(tune_controller, trial)
+        if not go_on or trial.trial_id in self.connection.over:
             return str(TrialScheduler.STOP)
         return str(super().on_trial_result(tune_controller, trial, result))
 
+    def _end_others(self, tune_controller: Any, trial: Any) -> None:
+        """Stop what the source ends: paused trials at once, those that are at work after their step."""
+        source, over = self.connection.source, self.connection.over
+        if not isinstance(source, EvolvingSource):
+            return
+        alive = {name_of(one): one for one in tune_controller.get_live_trials() if one.trial_id not in over}
+        for name in self.connection.call(lambda: source.ending(list(alive))):
+            one = alive[name]
+            over.add(one.trial_id)
+            if one is not trial and one.status in (Trial.PENDING, Trial.PAUSED):
+                tune_controller.request_stop_trial(one)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The next trial, also where the others wait for one that ended before it could be compared."""
+        chosen = super().choose_trial_to_run(tune_controller)
+        live = tune_controller.get_live_trials()
+        if chosen is None and live and all(one.status == Trial.PAUSED for one in live):
+            self._next_perturbation_sync += self._perturbation_interval
+            chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
+
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self.connection.tell(trial, result)
+        self._end_others(tune_controller, trial)
         super().on_trial_complete(tune_controller, trial, result)
         self.connection.ended(trial, failed=False)
 

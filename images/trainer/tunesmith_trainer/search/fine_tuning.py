@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from ray import tune
 from safetensors.torch import load_file
 
 from tunesmith_api.reasons import ObjectMissing, SearchFailed
@@ -18,17 +17,18 @@ from tunesmith_trainer.search.candidate import set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.finetune import classify
 from tunesmith_trainer.search.finetune_task import FineTuneTask, save_classifier
-from tunesmith_trainer.search.finetune_trials import REFIT, FineTuneSource, FineTuneTrainable, finetune_ids
+from tunesmith_trainer.search.finetune_trials import FineTuneSource, FineTuneTrainable, finetune_ids
+from tunesmith_trainer.search.head_trials import head_settings
 from tunesmith_trainer.search.heads import HeadConfig
-from tunesmith_trainer.search.ledger import Ledger, Setting, Trial
+from tunesmith_trainer.search.judgement import Judgement, judge, leading_name
+from tunesmith_trainer.search.ledger import REFIT, Ledger, Setting, Trial
+from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.selection import (
     SHARES,
     Choice,
     Contender,
-    Judgement,
     choose,
-    judge,
     stratified_folds,
 )
 from tunesmith_trainer.search.stored_weights import fetch_weights
@@ -52,7 +52,7 @@ FINE_TUNE_FOLDS = 3
 
 
 class FineTunings:
-    """Runs the fine-tunings that start from the heads, and judges them."""
+    """Runs the fine-tunings, and judges them."""
 
     def __init__(self, context: SearchContext, ledger: Ledger, budget: Budget, probes: Probes) -> None:
         """Nothing runs yet."""
@@ -64,6 +64,11 @@ class FineTunings:
         """Hyper-parameters of the first fine-tunings, unless the spec has a space of its own."""
         own = self.spec.search.parameters or self.spec.search.algorithm.name == "Grid"
         return () if own else FIRST_FINE_TUNINGS
+
+    @property
+    def evolving(self) -> bool:
+        """Whether population based training changes the fine-tunings as they run."""
+        return self.spec.search.algorithm.name == "PBT"
 
     def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
         """Positions to train on and positions held out, for the fine-tunings that are compared.
@@ -91,8 +96,15 @@ class FineTunings:
         ids = finetune_ids(self.budget.heads, self.budget.fine_tunings)
         known = [row for one in ids if (row := self.ledger.get(one)) is not None]
         source = self._source(tasks, ids, known)
-        parallel = min(self.spec.search.parallel_trials, self.budget.fine_tunings)
+        parallel = self._parallel(self.budget.fine_tunings)
         unfinished = sum(row.finished for row in known) < len(ids)
+        if unfinished and parallel < min(self.spec.search.parallel_trials, len(ids)):
+            self.context.events.note(
+                f"{parallel} fine-tunings run at once instead of {self.spec.search.parallel_trials}, because "
+                "this machine has no more processors. Lower spec.search.parallelTrials, or give the job more."
+            )
+        if unfinished and source.proposer is not None and (note := source.proposer.left_out(len(ids))):
+            self.context.events.note(note)
         # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
         while unfinished or source.waiting:
             unfinished = False
@@ -103,16 +115,17 @@ class FineTunings:
                 share,
                 parallel=parallel,
                 scratch=self.context.scratch,
-                mutations=_mutations() if self.spec.search.algorithm.name == "PBT" else None,
+                mutations=mutations(self.spec) if self.evolving else None,
                 seed=self.probes.seed,
             )
         return self._choose(tasks, ids, held_out)
 
-    def _task(
-        self, backbone: str, name: str, train: IntArray, held_out: IntArray
-    ) -> tuple[FineTuneTask, str]:
+    def _parallel(self, trials: int) -> int:
+        """How many of these trials run at once: no more than there are processors."""
+        return min(self.spec.search.parallel_trials, trials, self.context.device.threads)
+
+    def _task(self, backbone: str, name: str, train: IntArray, held_out: IntArray) -> FineTuneTask:
         """Files for the fine-tunings of one backbone: a head, from their training part, and the images."""
-        trial = self.probes.best_head(backbone)
         source = self.probes.embedded[backbone]
         folder = self.context.scratch / f"{name}-{backbone}"
         folder.mkdir(exist_ok=True)
@@ -126,7 +139,7 @@ class FineTunings:
             arrays[f"{part}_labels"] = self.probes.labels[positions]
             arrays[f"{part}_weights"] = self.probes.weights[positions]
         np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
-        task = FineTuneTask(
+        return FineTuneTask(
             backbone,
             self.probes.classes,
             source.preprocess,
@@ -135,12 +148,11 @@ class FineTunings:
             self.dataset.pixels.path,
             self.dataset.imbalance == "Sampling",
         )
-        return task, trial.id
 
     def _source(
-        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], known: Sequence[Trial]
+        self, tasks: Mapping[str, FineTuneTask], ids: tuple[str, ...], known: Sequence[Trial]
     ) -> FineTuneSource:
-        parallel = min(self.spec.search.parallel_trials, len(ids))
+        parallel = self._parallel(len(ids))
         share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
         refit = ids == (REFIT,)
         return FineTuneSource(
@@ -150,6 +162,7 @@ class FineTunings:
             store=self.context.store,
             prefix=f"{self.context.prefix}checkpoints/",
             tasks=tasks,
+            start_head=head_settings(START_HEAD),
             backbone=self.probes.best_head().backbone,
             ids=ids,
             transfer=self.spec.transfer,
@@ -160,10 +173,13 @@ class FineTunings:
             device=self.context.device.type,
             threads=int(share.cpus),
             seed=self.probes.seed,
+            objective=self.budget.objective.metric,
+            spent=self.budget.ending,
+            mutable={one.name for one in mutable_parameters(self.spec)} if self.evolving else (),
         )
 
     def _choose(
-        self, tasks: Mapping[str, tuple[FineTuneTask, str]], ids: tuple[str, ...], held_out: IntArray
+        self, tasks: Mapping[str, FineTuneTask], ids: tuple[str, ...], held_out: IntArray
     ) -> tuple[Choice, FloatArray | None, IntArray]:
         """Judge every fine-tuning that had all its epochs, and its probe, on the held-out part."""
         rows = [row for one in ids if (row := self.ledger.get(one)) is not None and row.state == "Succeeded"]
@@ -177,7 +193,7 @@ class FineTunings:
         with self.context.events.progress("judge", total=len(rows), unit="fine-tunings") as bar:
             for row in rows:
                 try:
-                    for share, outputs in self._outputs(tasks[row.backbone][0], row):
+                    for share, outputs in self._outputs(tasks[row.backbone], row):
                         logits[row.id, share] = outputs
                         contenders.append(Contender(row.id, share, self._judgement(outputs, held_out)))
                 except (ObjectMissing, ObjectDamaged) as error:
@@ -185,9 +201,9 @@ class FineTunings:
                 bar.advance()
         recommended = [row.id for known in self.prescribed for row in rows if row.parameters == known]
         choice = (
-            choose(probe, contenders, recommended)
+            choose(probe, contenders, recommended, self.budget.objective.metric)
             if "LinearProbe" in self.budget.strategies
-            else _best(contenders)
+            else _best(contenders, self.budget.objective.metric)
         )
         chosen = choice.contender
         return choice, None if chosen is None else logits[chosen.trial_id, chosen.share], held_out
@@ -222,7 +238,7 @@ class FineTunings:
         """The very network that was judged: on large sets a refit would gain little."""
         assert choice.contender is not None
         train, held_out = self.fine_tune_parts()
-        task, _ = self._task(row.backbone, "part", train, held_out)
+        task = self._task(row.backbone, "part", train, held_out)
         return self._network(task, row, choice.contender.share)
 
     def refit(self, row: Trial, share: float) -> ImageClassifier | None:
@@ -238,8 +254,8 @@ class FineTunings:
             )
             return None
         everything = np.flatnonzero(self.probes.weights > 0)
-        task, parent = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
-        source = self._source({row.backbone: (task, parent)}, (REFIT,), ())
+        task = self._task(row.backbone, "all", everything, np.empty(0, np.int64))
+        source = self._source({row.backbone: task}, (REFIT,), ())
         source.backbone, source.prescribed = row.backbone, (row.parameters,)
         unfinished = done is None or not done.finished
         while unfinished or source.waiting:
@@ -286,23 +302,13 @@ def judge_calibrated(logits: FloatArray, labels: IntArray, weights: FloatArray) 
     return judge(logits / np.float32(temperature), labels)
 
 
-def _best(contenders: Sequence[Contender]) -> Choice:
+def _best(contenders: Sequence[Contender], objective: str) -> Choice:
     """Without LinearProbe among the strategies the best fine-tuned network is the model."""
     if not contenders:
         raise SearchFailed(
             "No fine-tuning came to its end, and spec.transfer.strategies allows nothing else.",
             "See the failed trials in the ledger, or add LinearProbe to the strategies.",
         )
-    best = min(contenders, key=lambda one: one.judgement.loss)
-    return Choice(best, f"{best.trial_id} has the best held-out likelihood of the fine-tunings.")
-
-
-def _mutations() -> dict[str, object]:
-    """Where population based training draws new rates; see ``finetune_trials.EVOLVING``."""
-    return {
-        "finetune": {
-            "learning_rate": tune.loguniform(1e-4, 3e-3),
-            "backbone_learning_rate_factor": tune.loguniform(0.05, 1.0),
-            "weight_decay": tune.loguniform(1e-3, 0.3),
-        }
-    }
+    best = min(contenders, key=lambda one: one.judgement.score(objective))
+    name = leading_name(objective)
+    return Choice(best, f"{best.trial_id} has the best held-out {name} of the fine-tunings.")

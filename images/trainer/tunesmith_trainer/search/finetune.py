@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from tunesmith_trainer.devices import Device
 from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.search.augment import Augmenter, Policy, training_size
 from tunesmith_trainer.search.backbones import ImageClassifier
+from tunesmith_trainer.search.judgement import held_out_metrics
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -79,13 +80,14 @@ class Images:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Mean training loss of one epoch, and held-out loss and accuracy of the averaged weights after it."""
+    """Mean training loss of one epoch, and what held-out images say of the averaged weights after it."""
 
     epoch: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float
     learning_rate: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class FineTuner:
@@ -159,9 +161,9 @@ class FineTuner:
         )
         accuracy = float((logits.argmax(1) == truth).mean()) if len(truth) else math.nan
         self.epoch += 1
-        return EpochResult(
-            self.epoch, mean_loss, loss, accuracy, self._rate(self.epoch * self.steps_per_epoch - 1)
-        )
+        rate = self._rate(self.epoch * self.steps_per_epoch - 1)
+        metrics = held_out_metrics(logits, truth) if len(truth) else {}
+        return EpochResult(self.epoch, mean_loss, loss, accuracy, rate, metrics)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Shuffled mini-batches; the next one is read while this one trains."""

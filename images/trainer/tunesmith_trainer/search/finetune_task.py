@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,21 @@ from tunesmith_trainer.prepare.pixels import PixelStore
 from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
 from tunesmith_trainer.search.finetune import FineTuneConfig, FineTuner, Images
 from tunesmith_trainer.search.ledger import Setting
+
+CONFIG_FIELDS: Mapping[str, str] = {
+    "learningRate": "learning_rate",
+    "backboneLearningRateFactor": "backbone_learning_rate_factor",
+    "weightDecay": "weight_decay",
+    "epochs": "epochs",
+    "batchSize": "batch_size",
+    "augmentation": "augmentation",
+    "labelSmoothing": "label_smoothing",
+    "layerDecay": "layer_decay",
+    "warmupFraction": "warmup_fraction",
+    "unfreezing": "gradual_unfreezing",
+    "mixup": "mixup",
+}
+"""Fields of ``FineTuneConfig`` by the spec's names of hyper-parameters."""
 
 
 def finetune_config(parameters: Mapping[str, Setting], transfer: TransferSpec) -> FineTuneConfig:
@@ -40,6 +55,17 @@ def finetune_config(parameters: Mapping[str, Setting], transfer: TransferSpec) -
         mixup=float(get("mixup", default.mixup)),
         ema=transfer.ema,
     )
+
+
+def finetune_settings(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Setting]:
+    """Hyper-parameters of these names, as ``finetune_config`` would read them, out of a configuration."""
+    return {name: _setting(name, config[CONFIG_FIELDS[name]]) for name in CONFIG_FIELDS if name in names}
+
+
+def _setting(name: str, value: Any) -> Setting:
+    if name == "unfreezing":
+        return "Gradual" if value else "All"
+    return value  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,21 +20,12 @@ from tunesmith_trainer.devices import find_device
 from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.finetune import FineTuneConfig
-from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config
+from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config, finetune_settings
+from tunesmith_trainer.search.judgement import LIKELIHOOD, leading_name, score_of
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
 from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 from tunesmith_trainer.workspace import ObjectDamaged
-
-REFIT = "refit"
-"""The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
-
-EVOLVING: Mapping[str, str] = {
-    "learningRate": "learning_rate",
-    "backboneLearningRateFactor": "backbone_learning_rate_factor",
-    "weightDecay": "weight_decay",
-}
-"""What population based training changes, by the names of the spec and of ``FineTuneConfig``."""
 
 
 class FineTuneTrainable(tune.Trainable):
@@ -80,17 +71,20 @@ class FineTuneTrainable(tune.Trainable):
         except Exception as error:
             return failure(error)
         known = math.isfinite(result.validation_loss)
+        point = asdict(result)
+        metrics = point.pop("metrics")
+        if known:
+            score = score_of({**metrics, LIKELIHOOD: result.validation_loss}, self.settings["objective"])
+        else:
+            score, point["validation_loss"], point["validation_accuracy"] = result.train_loss, None, None
         news = {
-            "point": {
-                **asdict(result),
-                "validation_loss": result.validation_loss if known else None,
-                "validation_accuracy": result.validation_accuracy if known else None,
-            },
+            "point": {**point, "score": score if known else None},
+            "metrics": metrics,
             "checkpoint": str(path),
             "seconds": time.monotonic() - started,
         }
         done = result.epoch >= self.tuner.config.epochs
-        return report(result.validation_loss if known else result.train_loss, news, done=done)
+        return report(score, news, done=done)
 
     def save_to(self, path: Path) -> None:
         """Write a checkpoint under a name that only a whole file has."""
@@ -120,7 +114,8 @@ class FineTuneSource:
         ledger: of the job.
         store: for checkpoints.
         prefix: of the checkpoints' keys.
-        tasks: for each backbone what to train on and from, and the trial whose head it starts from.
+        tasks: for each backbone what to train on and from.
+        start_head: hyper-parameters of the heads that they start from.
         backbone: of the first trial.
         ids: names of the trials to run.
         transfer: spec.transfer, for what is not searched.
@@ -131,6 +126,9 @@ class FineTuneSource:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: of each trial.
         seed: of the job.
+        objective: the primary objective's metric.
+        mutable: names of the parameters that population based training changes.
+        spent: which of the trials of a population end now, because the search is over.
     """
 
     proposer: Proposer | None
@@ -138,7 +136,8 @@ class FineTuneSource:
     ledger: Ledger
     store: Store
     prefix: str
-    tasks: Mapping[str, tuple[FineTuneTask, str]]
+    tasks: Mapping[str, FineTuneTask]
+    start_head: Mapping[str, Setting]
     backbone: str
     ids: tuple[str, ...]
     transfer: TransferSpec
@@ -149,6 +148,9 @@ class FineTuneSource:
     device: str
     threads: int
     seed: int
+    objective: str = "accuracy"
+    mutable: Collection[str] = ()
+    spent: Callable[[Sequence[str]], Collection[str]] = lambda alive: ()
 
     def __post_init__(self) -> None:
         """Queue the trials that are not finished."""
@@ -173,7 +175,7 @@ class FineTuneSource:
         row = self.ledger.get(name) or self._new_trial(name)
         if row is None:
             return None
-        task, _ = self.tasks[row.backbone]
+        task = self.tasks[row.backbone]
         config = finetune_config(row.parameters, self.transfer)
         row, checkpoint = self._fetch(replace(row, max_epochs=config.epochs))
         self._update(row)
@@ -187,6 +189,7 @@ class FineTuneSource:
             "precision": self.transfer.precision,
             "threads": self.threads,
             "seed": self.seed,
+            "objective": self.objective,
         }
 
     def _close_unfinished(self) -> None:
@@ -194,8 +197,20 @@ class FineTuneSource:
         rows = [row for one in self._queue if (row := self.ledger.get(one)) is not None]
         self._queue = []
         for row in rows:
-            message = "The search was over before this fine-tuning had all its epochs."
-            self._finish(replace(row, state="Stopped", reason=Reason.BUDGET_SPENT.value, message=message))
+            self._close(row)
+
+    def _close(self, row: Trial) -> None:
+        message = "The search was over before this fine-tuning had all its epochs."
+        self._finish(replace(row, state="Stopped", reason=Reason.BUDGET_SPENT.value, message=message))
+
+    def ending(self, alive: Sequence[str]) -> Collection[str]:
+        """Close the trials of a population that the end of the search leaves without their epochs."""
+        names = self.spent(alive)
+        for name in names:
+            row = self.ledger.get(name)
+            assert row is not None, "a trial is recorded before it runs"
+            self._close(row)
+        return names
 
     def _new_trial(self, name: str) -> Trial | None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -211,7 +226,7 @@ class FineTuneSource:
                 return None
             backbone = str(proposed[0].pop("backbone"))
             values = proposed[0]
-        return Trial(name, "FineTune", backbone, values, start_time=now, parent=self.tasks[backbone][1])
+        return Trial(name, "FineTune", backbone, values, start_time=now, start_head=self.start_head)
 
     def _fetch(self, row: Trial) -> tuple[Trial, str]:
         """The trial and the local file of its checkpoint; without a usable one it begins anew."""
@@ -248,8 +263,8 @@ class FineTuneSource:
         Path(metrics["checkpoint"]).unlink(missing_ok=True)
         row = replace(
             row,
-            score=point.validation_loss,
-            metrics=_held_out(point),
+            score=point.compared,
+            metrics=_held_out(point, metrics.get("metrics", {})),
             curve=(*row.curve, point),
             epochs=point.epoch,
             duration_seconds=round(row.duration_seconds + metrics["seconds"], 3),
@@ -260,7 +275,8 @@ class FineTuneSource:
         if metrics["done"]:
             row = replace(row, state="Succeeded")
         elif stop:
-            message = f"After {point.epoch} epochs other trials had a better held-out likelihood."
+            name = leading_name(self.objective)
+            message = f"After {point.epoch} epochs other trials had a better held-out {name}."
             row = replace(row, state="Stopped", reason=Reason.EARLY_STOPPED.value, message=message)
         if row.finished:
             self._finish(row)
@@ -271,19 +287,28 @@ class FineTuneSource:
         return not row.finished
 
     def _stops(self, point: CurvePoint, trial_id: str) -> bool:
-        if self.stopper is None or point.validation_loss is None:
+        if self.stopper is None or point.compared is None:
             return False
-        return self.stopper.stop_after(trial_id, point.epoch, point.validation_loss)
+        return self.stopper.stop_after(trial_id, point.epoch, point.compared)
 
     def changed(self, trial_id: str, config: Mapping[str, Any], donor: str) -> None:
-        """Record that population based training gave a trial another's weights and changed its rates."""
-        row = self.ledger.get(trial_id)
+        """Record that population based training gave a trial another's weights and its recipe, changed."""
+        row, giver = self.ledger.get(trial_id), self.ledger.get(donor)
         assert row is not None, "a trial is recorded before it runs"
-        rates = {name: config["finetune"][field] for name, field in EVOLVING.items()}
-        backbone = str(config["task"]["backbone"])
-        message = f"Took over the weights of {donor} after {row.epochs} epochs."
-        parameters = {**row.parameters, **rates}
-        self._update(replace(row, parameters=parameters, backbone=backbone, message=message))
+        assert giver is not None, "a trial is recorded before it runs"
+        if row.finished:
+            return
+        names = giver.parameters.keys() | self.mutable
+        self._update(
+            replace(
+                row,
+                parameters=finetune_settings(config["finetune"], names),
+                backbone=str(config["task"]["backbone"]),
+                max_epochs=int(config["finetune"]["epochs"]),
+                parent=donor,
+                message=f"Took over the weights of {donor} after {row.epochs} epochs.",
+            )
+        )
 
     def ended(self, trial_id: str, *, failed: bool) -> None:
         """Have a trial whose process died go on from its checkpoint; the second death is its end.
@@ -316,10 +341,11 @@ class FineTuneSource:
         self.on_trial(row)
 
 
-def _held_out(point: CurvePoint) -> dict[str, float]:
+def _held_out(point: CurvePoint, metrics: Mapping[str, float]) -> dict[str, float]:
     if point.validation_loss is None or point.validation_accuracy is None:
         return {}
-    return {"accuracy": point.validation_accuracy, "negativeLogLikelihood": point.validation_loss}
+    own = {"accuracy": point.validation_accuracy, LIKELIHOOD: point.validation_loss}
+    return {**own, **{name: value for name, value in metrics.items() if name not in own}}
 
 
 def finetune_ids(first: int, count: int) -> tuple[str, ...]:

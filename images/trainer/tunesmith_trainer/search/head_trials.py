@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from ray import tune
 
@@ -21,15 +20,11 @@ from tunesmith_trainer.search.engine import report
 from tunesmith_trainer.search.failures import failure, require_disk
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, cross_validate
-from tunesmith_trainer.search.label_noise import softmax
+from tunesmith_trainer.search.judgement import held_out_metrics, score_of
 from tunesmith_trainer.search.ledger import Ledger, Setting, Trial, trial_id
-from tunesmith_trainer.search.selection import judge
 
 if TYPE_CHECKING:  # Optuna is not for the processes that train
     from tunesmith_trainer.search.study import Proposer
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 MIN_BATCH = 16
 """Heads trained at once at least; TPE learns between batches."""
@@ -49,6 +44,16 @@ def head_config(parameters: Mapping[str, Setting]) -> HeadConfig:
         epochs=int(parameters.get("epochs", default.epochs)),
         label_smoothing=float(parameters.get("labelSmoothing", default.label_smoothing)),
     )
+
+
+def head_settings(config: HeadConfig) -> dict[str, Setting]:
+    """Hyper-parameters of a head by the names of the spec."""
+    return {
+        "learningRate": config.learning_rate,
+        "weightDecay": config.weight_decay,
+        "epochs": config.epochs,
+        "labelSmoothing": config.label_smoothing,
+    }
 
 
 def save_task(task: HeadTask, path: Path) -> None:
@@ -84,49 +89,6 @@ def load_task(path: Path) -> HeadTask:
             facts["classes"],
             facts["seed"],
         )
-
-
-def held_out_metrics(logits: FloatArray, labels: IntArray) -> dict[str, float]:
-    """What held-out logits ``[n, K]`` say of a head, by the spec's names of metrics."""
-    judged = judge(logits, labels)
-    finite = np.where(np.isfinite(logits), logits, 0.0)
-    predicted = finite.argmax(1)
-    confidence = softmax(np.asarray(finite, np.float32)).max(1)
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    gaps = np.bincount(bins, weights=confidence - judged.correct, minlength=15)
-    recalls, f1 = _per_class(labels, predicted, logits.shape[1])
-    return {
-        "accuracy": judged.accuracy,
-        "negativeLogLikelihood": judged.loss,
-        "macroF1": float(f1.mean()),
-        "worstClassRecall": float(recalls.min()),
-        "calibrationError": float(np.abs(gaps).sum() / len(labels)),
-    }
-
-
-def _per_class(labels: IntArray, predicted: IntArray, classes: int) -> tuple[FloatArray, FloatArray]:
-    """Recall of each class that has images, and F1 of each that has images or predictions."""
-    right = np.bincount(labels[labels == predicted], minlength=classes)
-    given, said = np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)
-    seen = given + said > 0
-    f1 = 2 * right[seen] / (given + said)[seen]
-    return np.asarray((right / np.maximum(given, 1))[given > 0], np.float32), np.asarray(f1, np.float32)
-
-
-def score_of(metrics: Mapping[str, float], objective: str) -> float:
-    """What the search minimises: the likelihood, unless the objective is one that it does not speak for.
-
-    Accuracy on a few hundred images is a step function with many ties; the likelihood orders the same heads
-    without them (see the case in ``search/README.md``). Metrics that held-out images do not give (latency,
-    size, corruptions, slices) are judged at verification, and likelihood leads the search.
-    """
-    loss = metrics["negativeLogLikelihood"]
-    match objective:
-        case "macroF1" | "worstClassRecall":
-            return 1.0 - metrics[objective] + 0.01 * loss
-        case "calibrationError":
-            return metrics[objective] + 0.01 * loss
-    return loss
 
 
 class HeadBatchTrainable(tune.Trainable):

@@ -21,13 +21,16 @@ State = Literal["Running", "Succeeded", "Stopped", "Failed"]
 Setting = str | int | float
 
 MAX_CURVE_POINTS = 1_000
+REFIT = "refit"
+"""The last fine-tuning: the chosen hyper-parameters on training and validation images together."""
 
 
 @dataclass(frozen=True, config=CAMEL)
 class CurvePoint:
     """One epoch of a fine-tuning; losses are mean negative log likelihoods in nats.
 
-    What held-out images say is None where there are none: the last fine-tuning learns from all of them.
+    What held-out images say is None where there are none: the last fine-tuning learns from all of them. The
+    score is what the search minimises.
     """
 
     epoch: int
@@ -35,6 +38,12 @@ class CurvePoint:
     validation_loss: float | None
     validation_accuracy: float | None
     learning_rate: float
+    score: float | None = None
+
+    @property
+    def compared(self) -> float | None:
+        """What early stopping compares; rows of earlier versions have the likelihood alone."""
+        return self.validation_loss if self.score is None else self.score
 
 
 @dataclass(frozen=True, config=CAMEL)
@@ -56,7 +65,9 @@ class Trial:
         max_epochs: epochs granted at most.
         start_time: ISO 8601, UTC.
         duration_seconds: wall-clock time; a head that was trained with others has its share.
-        parent: the trial whose head a fine-tuning starts from.
+        start_head: hyper-parameters of the head that a fine-tuning starts from, which is trained for it on
+            its own images and is no trial.
+        parent: the trial whose weights population based training gave it.
         checkpoint: key of its weights in the store.
     """
 
@@ -74,6 +85,7 @@ class Trial:
     max_epochs: int = 0
     start_time: str = ""
     duration_seconds: float = 0.0
+    start_head: Mapping[str, Setting] = Field(default_factory=dict)
     parent: str = ""
     checkpoint: str = ""
 

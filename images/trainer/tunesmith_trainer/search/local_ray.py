@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_api.training_job import TrainingJobSpec
+from tunesmith_package.processors import allowed_processors
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only configurations and metrics travel between processes; images and features are read from disk."""
@@ -250,11 +251,16 @@ _early: LocalRay | None = None
 
 
 def trial_slots(spec: TrainingJobSpec) -> int:
-    """How many trials run at once at most: one batch of heads, then ``parallelTrials`` fine-tunings."""
+    """How many trials run at once at most: one batch of heads, then ``parallelTrials`` fine-tunings.
+
+    No more than there are processors: each slot is a process of some hundred megabytes, and a network as well
+    when it trains.
+    """
     search = spec.search
     if "FineTune" not in spec.transfer.strategies:
         return 1
-    return max(1, min(search.parallel_trials, search.max_fine_tune_trials, search.num_trials))
+    wanted = min(search.parallel_trials, search.max_fine_tune_trials, search.num_trials)
+    return max(1, min(wanted, allowed_processors()))
 
 
 def start_early(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) -> None:

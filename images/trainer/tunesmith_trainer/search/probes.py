@@ -130,6 +130,8 @@ class Probes:
         )
         share = engine.trial_share(self.context.device, 1, None)
         if not self._heads_done(source.total):
+            if note := source.proposer.left_out(source.total):
+                self.context.events.note(note)
             engine.run(HeadBatchTrainable, source, share, parallel=1, scratch=self.context.scratch)
         self.find_suspects()
 

@@ -1,4 +1,4 @@
-"""The search stage: features once, heads in bulk, the best few fine-tuned from their heads, one choice.
+"""The search stage: features once, heads in bulk, a few fine-tunings, one choice.
 
 1. Each backbone embeds the training and validation images once (``probes``).
 2. Heads are trained in batches and judged by cross-validation on the features (``head_trials``).
@@ -22,10 +22,11 @@ from tunesmith_trainer.search.backbones import ImageClassifier
 from tunesmith_trainer.search.candidate import Candidate, CandidateFacts, scale_head, set_head
 from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.fine_tuning import FineTunings
+from tunesmith_trainer.search.judgement import Judgement
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.result import SearchResult
-from tunesmith_trainer.search.selection import Choice, Judgement, choose
+from tunesmith_trainer.search.selection import Choice, choose
 from tunesmith_trainer.verify.calibration import fit_temperature
 
 __all__ = ["SearchContext", "SearchResult", "run_search"]
@@ -66,7 +67,7 @@ class _Search:
         self.tunings = FineTunings(context, self.ledger, self.budget, self.probes)
 
     def fine_tune_and_choose(self) -> Candidate:
-        """Fine-tune from the best heads, choose, and build the model that leaves the search."""
+        """Fine-tune, choose, and build the model that leaves the search."""
         choice, held_out, part = (
             self.tunings.run() if self.budget.fine_tunings else (_no_fine_tuning(), None, None)
         )

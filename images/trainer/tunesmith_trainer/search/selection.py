@@ -15,34 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith_trainer.search.judgement import LEADING, Judgement, leading_name, measure
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 SHARES = (0.5, 0.75, 1.0)
 """How far between the linear probe (0) and the fine-tuned weights (1) a network may lie."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What held-out images say of one model.
-
-    Attributes:
-        losses: negative log likelihood of each image, nats, float32 ``[n]``.
-        correct: whether each image was classified right, bool ``[n]``.
-    """
-
-    losses: FloatArray
-    correct: npt.NDArray[np.bool_]
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log likelihood, nats; infinite without images."""
-        return float(self.losses.mean()) if len(self.losses) else math.inf
-
-    @property
-    def accuracy(self) -> float:
-        """Part classified right; 0 without images."""
-        return float(self.correct.mean()) if len(self.correct) else 0.0
+RESAMPLES = 200
+"""Of the bootstrap that gives the error of a difference that is no mean over images."""
 
 
 @dataclass(frozen=True)
@@ -62,48 +43,46 @@ class Choice:
     sentence: str
 
 
-def judge(logits: FloatArray, labels: IntArray) -> Judgement:
-    """Judge logits ``[n, K]`` against labels ``[n]``; rows with NaN count as a uniform guess."""
-    finite = np.where(np.isfinite(logits).all(1, keepdims=True), logits, 0.0)
-    shifted = finite - finite.max(1, keepdims=True)
-    log_likelihood = shifted[np.arange(len(labels)), labels] - np.log(np.exp(shifted).sum(1))
-    return Judgement(np.asarray(-log_likelihood, np.float32), finite.argmax(1) == labels)
-
-
-def choose(probe: Judgement, contenders: Sequence[Contender], recommended: Sequence[str] = ()) -> Choice:
+def choose(
+    probe: Judgement,
+    contenders: Sequence[Contender],
+    recommended: Sequence[str] = (),
+    objective: str = "accuracy",
+) -> Choice:
     """Choose between a linear probe and the networks fine-tuned from it.
 
     Args:
         probe: the linear probe, trained on the same images as the contenders, judged on validation.
         contenders: the fine-tuned networks.
         recommended: trials that have hyper-parameters known to be good, the best first.
+        objective: the primary objective's metric.
 
     Returns:
-        The contender of the highest likelihood, if it beats the probe by more than one standard error of the
-        paired difference (the rule of Breiman et al. 1984 for the simpler of two that tie) and is no less
-        accurate; otherwise the probe. By the same rule a recommended trial is chosen in its place where it
-        beats the probe too and ties with it: what was known before says more than a difference within the
-        noise of one held-out part.
+        The contender of the highest likelihood (of the best score, where the objective leads), if it beats
+        the probe by more than one standard error of the paired difference (the rule of Breiman et al. 1984
+        for the simpler of two that tie) and is no less accurate; otherwise the probe. By the same rule a
+        recommended trial is chosen in its place where it beats the probe too and ties with it: what was known
+        before says more than a difference within the noise of one held-out part.
     """
     if not contenders:
         return Choice(None, "No network was fine-tuned, so the linear probe is the model.")
-    best = min(contenders, key=lambda contender: contender.judgement.loss)
+    best = min(contenders, key=lambda contender: contender.judgement.score(objective))
     for trial_id in recommended:
         own = [one for one in contenders if one.trial_id == trial_id]
         if not own:
             continue
-        rival = min(own, key=lambda contender: contender.judgement.loss)
-        gain, error = paired_gain(rival.judgement, best.judgement)
-        if gain <= error and beats(probe, rival.judgement):
+        rival = min(own, key=lambda contender: contender.judgement.score(objective))
+        gain, error = paired_gain(rival.judgement, best.judgement, objective)
+        if gain <= error and beats(probe, rival.judgement, objective):
             best = rival
             break
-    gain, error = paired_gain(probe, best.judgement)
+    gain, error = paired_gain(probe, best.judgement, objective)
     numbers = (
-        f"validation likelihood {-best.judgement.loss:.3f} against {-probe.loss:.3f} nats, "
+        f"{_compared(best.judgement, probe, objective)}, "
         f"a gain of {gain:+.3f} with a standard error of {error:.3f}, and accuracy "
         f"{best.judgement.accuracy:.3f} against {probe.accuracy:.3f}, on {len(probe.losses)} images"
     )
-    if beats(probe, best.judgement):
+    if beats(probe, best.judgement, objective):
         return Choice(
             best, f"Fine-tuning {best.trial_id} beats its own linear probe beyond noise: {numbers}."
         )
@@ -113,16 +92,36 @@ def choose(probe: Judgement, contenders: Sequence[Contender], recommended: Seque
     )
 
 
-def beats(probe: Judgement, network: Judgement) -> bool:
-    """Whether a network is better than its probe beyond noise, and no less accurate."""
-    gain, error = paired_gain(probe, network)
-    return gain > error and network.accuracy >= probe.accuracy
+def _compared(network: Judgement, probe: Judgement, objective: str) -> str:
+    if objective not in LEADING:
+        return f"validation likelihood {-network.loss:.3f} against {-probe.loss:.3f} nats"
+    values = (f"{measure(one)[objective]:.3f}" for one in (network, probe))
+    return f"validation {leading_name(objective)} " + " against ".join(values)
 
 
-def paired_gain(before: Judgement, after: Judgement) -> tuple[float, float]:
-    """Mean gain in log likelihood over the same images, and its standard error; (0, inf) below two images."""
+def beats(probe: Judgement, network: Judgement, objective: str = "accuracy") -> bool:
+    """Whether a network is better than its probe beyond noise, and no less accurate.
+
+    Macro F1 and the worst class's recall count right answers themselves, so accuracy has no say beside them.
+    """
+    gain, error = paired_gain(probe, network, objective)
+    counted = objective in ("macroF1", "worstClassRecall")
+    return gain > error and (counted or network.accuracy >= probe.accuracy)
+
+
+def paired_gain(before: Judgement, after: Judgement, objective: str = "accuracy") -> tuple[float, float]:
+    """Gain over the same images, and its standard error; (0, inf) below two images.
+
+    The gain is the mean of that in log likelihood. Under an objective that leads the search it is that in
+    score, which is no mean over images: its error comes from the bootstrap (Efron 1979).
+    """
     if len(before.losses) < 2:
         return 0.0, math.inf
+    if objective in LEADING:
+        random, count = np.random.default_rng(0), len(before.losses)
+        samples = (random.integers(0, count, count) for _ in range(RESAMPLES))
+        drawn = [before.of(one).score(objective) - after.of(one).score(objective) for one in samples]
+        return before.score(objective) - after.score(objective), float(np.std(drawn, ddof=1))
     gains = before.losses.astype(np.float64) - after.losses
     return float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains)))
 

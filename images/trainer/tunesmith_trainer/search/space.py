@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from tunesmith_api.search_spec import Categorical, IntUniform, LogUniform, Parameter, SearchSpace, Uniform
@@ -138,30 +139,89 @@ def as_setting(word: str) -> Setting:
     return word
 
 
-def grid(spec: TrainingJobSpec, strategy: str, backbones: list[str]) -> list[dict[str, object]]:
-    """The combinations, each once, in the form that a sampler is told to repeat; at most ``numTrials``."""
-    parameters = parameters_of(spec, strategy)
+class Grid:
+    """All combinations of a strategy's parameters and backbones, by number: memory need not hold them.
 
-    def combinations(index: int, chosen: dict[str, Setting]) -> Iterator[dict[str, object]]:
-        if index == len(parameters):
-            yield {}
-            return
-        parameter = parameters[index]
+    Args:
+        spec: with the search space; its seed decides the order in which combinations come.
+        strategy: ``LinearProbe`` or ``FineTune``.
+        backbones: names among which trials choose.
+    """
+
+    def __init__(self, spec: TrainingJobSpec, strategy: str, backbones: Sequence[str]) -> None:
+        """Count the combinations."""
+        self._parameters = parameters_of(spec, strategy)
+        self._strategy, self._seed = strategy, spec.search.seed
+        self._deciding = {one.when.parameter for one in self._parameters if one.when is not None}
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._named = len(backbones) > 1
+        self.sizes = {name: self._count(0, self._start(name)) for name in backbones}
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are."""
+        return sum(self.sizes.values())
+
+    def draw(self, count: int) -> list[dict[str, object]]:
+        """So many combinations (or all), each once, in the form that a sampler is told to repeat.
+
+        They come in random order, one backbone after the other in turn, so that any number of them, from the
+        first on, is a fair sample: in nested order a search that is shorter than its grid sees one corner.
+        """
+        drawn = [self._draw(name, place, count) for place, name in enumerate(self.sizes)]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*drawn))
+        return list(itertools.islice((one for one in turns if one is not None), count))
+
+    def _draw(self, backbone: str, place: int, count: int) -> list[dict[str, object]]:
+        """Combinations of one backbone."""
+        chance, size = random.Random(self._seed * 1_009 + place), self.sizes[backbone]
+        if size <= 2 * count:
+            numbers = chance.sample(range(size), min(size, count))
+        else:
+            distinct: dict[int, None] = {}
+            while len(distinct) < count:
+                distinct[chance.randrange(size)] = None
+            numbers = list(distinct)
+        named = {"backbone": backbone} if self._named else {}
+        return [{**named, **self._combination(number, self._start(backbone))} for number in numbers]
+
+    def _start(self, backbone: str) -> dict[str, Setting]:
+        return {"strategy": self._strategy, "backbone": backbone}
+
+    def _count(self, index: int, chosen: Mapping[str, Setting]) -> int:
+        """Combinations of the parameters from ``index`` on."""
+        if index == len(self._parameters):
+            return 1
+        key = (index, *(chosen.get(name) for name in sorted(self._deciding)))
+        if key not in self._counts:
+            self._counts[key] = sum(self._count(index + 1, after) for _, after in self._steps(index, chosen))
+        return self._counts[key]
+
+    def _combination(self, number: int, chosen: Mapping[str, Setting]) -> dict[str, object]:
+        """The combination of this number, from 0."""
+        found: dict[str, object] = {}
+        for index, parameter in enumerate(self._parameters):
+            for point, after in self._steps(index, chosen):
+                size = self._count(index + 1, after)
+                if number < size:
+                    chosen = after
+                    if point is not None:
+                        found[parameter.name] = point
+                    break
+                number -= size
+        return found
+
+    def _steps(
+        self, index: int, chosen: Mapping[str, Setting]
+    ) -> Iterator[tuple[Setting | None, Mapping[str, Setting]]]:
+        """The values that a parameter may have here, None where it has none, and what is chosen with each."""
+        parameter = self._parameters[index]
         if not _applies(parameter, chosen):
-            yield from combinations(index + 1, chosen)
+            yield None, chosen
             return
         for point in _points(parameter.search_space.kind):
             setting = as_setting(point) if isinstance(point, str) else point
-            for rest in combinations(index + 1, {**chosen, parameter.name: setting}):
-                yield {parameter.name: point, **rest}
-
-    def everything() -> Iterator[dict[str, object]]:
-        for backbone in backbones:
-            named = {"backbone": backbone} if len(backbones) > 1 else {}
-            for rest in combinations(0, {"strategy": strategy, "backbone": backbone}):
-                yield {**named, **rest}
-
-    return list(itertools.islice(everything(), spec.search.num_trials))
+            yield point, {**chosen, parameter.name: setting}
 
 
 def _points(kind: Uniform | LogUniform | IntUniform | Categorical) -> Iterator[Setting]:

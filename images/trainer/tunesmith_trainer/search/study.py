@@ -36,6 +36,9 @@ class Proposer:
         strategy: ``LinearProbe`` or ``FineTune``.
         earlier: trials of the job to warm-start from; those that do not fit this space are left out.
         backbones: names among which trials choose.
+
+    Attributes:
+        grid: all combinations, where they are what is tried; None for algorithms that draw.
     """
 
     def __init__(
@@ -43,20 +46,30 @@ class Proposer:
     ) -> None:
         """Prepare the search space."""
         self._spec, self._strategy, self._backbones = spec, strategy, list(backbones)
-        self._grid = (
-            space.grid(spec, strategy, self._backbones) if spec.search.algorithm.name == "Grid" else None
-        )
+        gridded = spec.search.algorithm.name == "Grid"
+        self.grid = space.Grid(spec, strategy, self._backbones) if gridded else None
+        self._points = None if self.grid is None else self.grid.draw(spec.search.num_trials)
         self._distributions: dict[str, BaseDistribution] = {
             one.name: _distribution(one) for one in space.parameters_of(spec, strategy)
         }
         if len(self._backbones) > 1:
             self._distributions["backbone"] = CategoricalDistribution(self._backbones)
-        self._earlier = [one for one in map(self._observe, earlier) if one is not None]
+        self._earlier = [seen for one in earlier if (seen := self._observe(one, pruned=True)) is not None]
 
     @property
     def limit(self) -> int | None:
         """How many different trials there are; None when there is no end."""
-        return None if self._grid is None else len(self._grid)
+        return None if self._points is None else len(self._points)
+
+    def left_out(self, count: int) -> str:
+        """What ``count`` trials leave out of a grid, as a sentence; empty when that is nothing."""
+        if self.grid is None or count >= self.grid.size:
+            return ""
+        return (
+            f"The grid for {self._strategy} has {self.grid.size} combinations, of which {count} are tried, "
+            "drawn at random over all backbones. Raise spec.search.numTrials or maxFineTuneTrials, or give "
+            "fewer values."
+        )
 
     def propose(self, history: Sequence[Trial], first: int, count: int) -> list[dict[str, Setting]]:
         """Propose trials number ``first`` to ``first + count - 1`` at once.
@@ -69,10 +82,10 @@ class Proposer:
         """
         study = self._study(first)
         study.add_trials([*self._earlier, *filter(None, map(self._observe, history))])
-        if self._grid is not None:
-            for point in self._grid[first : first + count]:
+        if self._points is not None:
+            for point in self._points[first : first + count]:
                 study.enqueue_trial(dict(point))
-            count = min(count, max(0, len(self._grid) - first))
+            count = min(count, max(0, len(self._points) - first))
         elif self._strategy == "LinearProbe" and len(self._backbones) > 1:
             # The first heads go round the backbones: by chance alone a small search may miss one of them.
             for name in self._backbones[first : first + count]:
@@ -92,8 +105,11 @@ class Proposer:
                 )
             return optuna.create_study(study_name="tunesmith", direction="minimize", sampler=sampler)
 
-    def _observe(self, trial: Trial) -> FrozenTrial | None:
-        """A finished trial as Optuna knows it, or None when it has no score or is outside of this space."""
+    def _observe(self, trial: Trial, *, pruned: bool = False) -> FrozenTrial | None:
+        """A finished trial as Optuna knows it, or None when it has no score or is outside of this space.
+
+        With ``pruned`` one that was stopped counts for the epochs that it had, behind all that had more.
+        """
         if trial.strategy != self._strategy or trial.backbone not in self._backbones:
             return None
         if trial.state == "Failed" or trial.score is None or not math.isfinite(trial.score):
@@ -105,6 +121,13 @@ class Proposer:
             for name, one in known.items()
         }
         try:
+            if pruned and trial.state == "Stopped":
+                return create_trial(
+                    state=TrialState.PRUNED,
+                    params=params,
+                    distributions=known,
+                    intermediate_values={trial.epochs: trial.score},
+                )
             return create_trial(
                 state=TrialState.COMPLETE, params=params, distributions=known, value=trial.score
             )
@@ -150,8 +173,8 @@ class EarlyStopper:
         self._seen: dict[str, int] = {}
         for trial in earlier:
             for point in trial.curve:
-                if point.validation_loss is not None:
-                    self.stop_after(trial.id, point.epoch, point.validation_loss)
+                if point.compared is not None:
+                    self.stop_after(trial.id, point.epoch, point.compared)
             if trial.finished:
                 self.close(trial.id, trial.score)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunesmith_api.reasons import Reason
 from tunesmith_trainer.publish.report.charts.parallel import value_of
 from tunesmith_trainer.publish.report.data import ReportData, SearchFacts, TrialRow
 from tunesmith_trainer.publish.report.formats import (
@@ -17,6 +18,7 @@ from tunesmith_trainer.publish.report.formats import (
     plural,
     words,
 )
+from tunesmith_trainer.search.ledger import REFIT
 
 LIKELIHOOD = "negativeLogLikelihood"
 MOST_SENTENCES = 6
@@ -41,13 +43,18 @@ def varied_parameters(trials: Sequence[TrialRow]) -> tuple[str, ...]:
     return tuple(name for name in names if len({value_of(trial, name) for trial in trials}) > 1)
 
 
+def proposed(trials: Sequence[TrialRow]) -> tuple[TrialRow, ...]:
+    """Trials that the search tried: without the last training of the chosen one on all images."""
+    return tuple(trial for trial in trials if trial.id != REFIT)
+
+
 @dataclass(frozen=True)
 class Saving:
     """What early stopping saved.
 
     Attributes:
         tuned: Fine-tunes that ran.
-        stopped: How many of them were stopped.
+        stopped: How many of them it stopped.
         budget: Epochs they would have run without it.
         ran: Epochs they ran.
         saved: Epochs not run because of it (not because of failures).
@@ -63,14 +70,19 @@ class Saving:
 
 
 def early_stopping_saving(trials: Sequence[TrialRow]) -> Saving:
-    """Add up the epochs of all trials that have a budget of epochs."""
-    tuned = [trial for trial in trials if trial.max_epochs > 0]
-    stopped = [trial for trial in tuned if trial.state == "Stopped"]
+    """Add up the epochs of all trials that have a budget of epochs.
+
+    A trial that the end of the search left without its epochs would not have had them without early stopping
+    either.
+    """
+    tuned = [trial for trial in proposed(trials) if trial.max_epochs > 0]
+    spent = [trial for trial in tuned if trial.reason == Reason.BUDGET_SPENT]
+    stopped = [trial for trial in tuned if trial.state == "Stopped" and trial not in spent]
     spared = [(trial, max(trial.max_epochs - trial.epochs, 0)) for trial in stopped]
     return Saving(
         tuned=len(tuned),
         stopped=len(stopped),
-        budget=sum(trial.max_epochs for trial in tuned),
+        budget=sum(trial.epochs if trial in spent else trial.max_epochs for trial in tuned),
         ran=sum(trial.epochs for trial in tuned),
         saved=sum(epochs for _, epochs in spared),
         seconds=sum(
@@ -241,7 +253,9 @@ def _findings(data: ReportData) -> tuple[Remark, ...]:
 
 
 def _failed_trials(data: ReportData) -> tuple[Remark, ...]:
-    failed = [trial for trial in data.search.trials if trial.state == "Failed"]
+    failed = [trial for trial in proposed(data.search.trials) if trial.state == "Failed"]
     if not failed:
         return ()
-    return (Remark(f"{len(failed)} of {plural(len(data.search.trials), 'trial')} failed.", "trials"),)
+    return (
+        Remark(f"{len(failed)} of {plural(len(proposed(data.search.trials)), 'trial')} failed.", "trials"),
+    )
