@@ -258,7 +258,7 @@ class TrainingJobSpec(ApiModel):
             "each metric may stand in objectives once",
         ),
         Rule(
-            "self.filter(one, has(one.goal)).size() <= (has(self[0].goal) ? 1 : 0)",
+            "self.size() == 0 || self.filter(one, has(one.goal)).size() <= (has(self[0].goal) ? 1 : 0)",
             "the search ends with the goal of the first objective only: leave the others' goals out, or "
             "write gates in verification.gates",
         ),

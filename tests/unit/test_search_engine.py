@@ -156,13 +156,13 @@ def test_population_takes_the_better_ones_weights_and_changes_its_rates(tmp_path
 def test_population_never_leaves_its_ranges(tmp_path: Path) -> None:
     source = Listed(
         [
-            {"id": f"t{number}", "steps": 12, "score": float(number), "rate": {"a": 0.5, "b": 3}}
+            {"id": f"t{number}", "steps": 8, "score": float(number), "rate": {"a": 0.5, "b": 3}}
             for number in range(4)
         ]
     )
     mutations = {"rate": {"a": tune.uniform(0.49, 0.51), "b": tune.randint(3, 5)}}
     run(Countdown, source, ONE, parallel=2, scratch=tmp_path, mutations=mutations, seed=1)
-    assert len(source.changes) > 3
+    assert len(source.changes) > 1
     for _, config, _ in source.changes:
         assert 0.49 <= config["rate"]["a"] <= 0.51
         assert config["rate"]["b"] in (3, 4)
@@ -180,10 +180,10 @@ def population(tmp_path: Path, steps: int, **source: Any) -> Listed:
 
 
 def test_population_that_is_over_goes_on_with_those_alone_that_the_source_leaves(tmp_path: Path) -> None:
-    source = population(tmp_path, 12, ends_all_after=9)
+    source = population(tmp_path, 8, ends_all_after=9)
     assert Counter(source.ends)["t0", False] == 1
     counts = {name: len(news) for name, news in source.news.items()}
-    assert counts.pop("t0") == 12
+    assert counts.pop("t0") == 8
     assert sum(counts.values()) <= 9, "whoever was at work may end its step"
 
 
