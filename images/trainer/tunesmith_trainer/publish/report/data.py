@@ -186,7 +186,7 @@ class TrialRow:
         epochs: Epochs run.
         max_epochs: Epochs it would have run without early stopping; 0 for a probe.
         duration_seconds: Wall-clock seconds.
-        parent: Id of the trial whose head it started from.
+        parent: Id of the trial whose weights a population gave it; empty for all others.
     """
 
     id: str

@@ -149,8 +149,10 @@ def _search(data: ReportData, detail: Detail) -> dict[str, Any]:
     _, (_, highest_loss) = figures.curve_ranges(tuned)
     varied = summary.varied_parameters(search.trials)
     first = search.trials[0].parameters if search.trials else ()
-    states = Counter(trial.state for trial in search.trials)
+    tried = summary.proposed(search.trials)
+    states = Counter(trial.state for trial in tried)
     return {
+        "tried": len(tried),
         "trials": tables.trial_table(search, data.model.trial, detail.rows),
         "states": [(state.lower(), number) for state, number in states.most_common()],
         "saving": summary.early_stopping_saving(search.trials),

@@ -154,7 +154,7 @@ def _trial_cells(
     trial: TrialRow, several: bool, metrics: Sequence[str], parameters: Sequence[str]
 ) -> tuple[Cell, ...]:
     why = trial.message or words(trial.reason)
-    started = f"from {trial.parent}" if trial.parent else ""
+    started = f"weights of {trial.parent}" if trial.parent else ""
     epochs = f"{trial.epochs} of {trial.max_epochs}" if trial.max_epochs else UNKNOWN
     return (
         Cell(trial.id, trial.id),
