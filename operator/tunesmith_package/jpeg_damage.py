@@ -47,12 +47,15 @@ def find_damage(data: bytes, image: Image.Image) -> str:
         image: what was decoded of it, at whatever scale.
     """
     if not data.endswith(_END) and _end_of_image(data) is None:
-        return "its end mark is missing"
+        if not _ends_within_a_scan(data):
+            return "its end mark is missing"
+        # Where zeros stand for it, all pixels may be there.
+        return "it ends before its last pixels" if _lacks_pixels(data, len(data.rstrip(b"\0"))) else ""
     if _ZEROS in data and _has_zeroed_stretch(data):
         return "a stretch of it is zero"
     if image.mode in ("L", "RGB") and image.getpixel((image.width - 1, image.height - 1)) in _MID_GREY:
         end = _end_of_image(data)
-        if end is not None and _small(data[:end] + _END) != _small(data[:end] + _PROBE + _END):
+        if end is not None and _lacks_pixels(data, end):
             return "its end mark comes before its last pixels"
     return ""
 
@@ -63,12 +66,17 @@ def _has_zeroed_stretch(data: bytes) -> bool:
     )
 
 
-def _small(data: bytes) -> bytes:
-    """The picture at an eighth of its size.
+def _lacks_pixels(data: bytes, end: int) -> bool:
+    """Whether what stands before ``end`` is not the whole picture.
 
     Whatever stands between the last pixel's bits and the end mark is skipped by libjpeg, so a whole picture
     does not change when bits are put there, and one that lacks a part does.
     """
+    return _small(data[:end] + _END) != _small(data[:end] + _PROBE + _END)
+
+
+def _small(data: bytes) -> bytes:
+    """The picture at an eighth of its size."""
     image = JpegImagePlugin.JpegImageFile(BytesIO(data))
     image.draft(None, (1, 1))
     return image.tobytes()
@@ -77,6 +85,10 @@ def _small(data: bytes) -> bytes:
 def _end_of_image(data: bytes) -> int | None:
     """Where the image's own end mark stands: not that of a thumbnail in its metadata, nor of what follows."""
     return next((at for marker, at, _ in _segments(data) if marker == _END_OF_IMAGE), None)
+
+
+def _ends_within_a_scan(data: bytes) -> bool:
+    return any(scan.end == len(data) for scan in _scans(data))
 
 
 def _scans(data: bytes) -> Iterator[_Scan]:

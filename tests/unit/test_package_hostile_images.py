@@ -1,5 +1,6 @@
 """Bytes that are no image, or too much of one, are refused with a sentence, and nothing else happens."""
 
+import contextlib
 import io
 import pickle
 import resource
@@ -147,7 +148,7 @@ PADDED = bytes(60_000)
     ("damage", "words"),
     [
         pytest.param(
-            lambda data: data[: len(data) // 2] + PADDED, "end mark is missing", id="zeros at the end"
+            lambda data: data[: len(data) // 2] + PADDED, "ends before its last pixels", id="zeros at the end"
         ),
         pytest.param(lambda data: data[:-2], "is incomplete", id="no end mark"),
         pytest.param(
@@ -193,6 +194,7 @@ def with_thumbnail(data: bytes, tail: bytes = b"") -> bytes:
     [
         pytest.param(with_thumbnail(noise()), id="a thumbnail and zeros in the metadata"),
         pytest.param(with_thumbnail(noise(), bytes(3000)), id="zeros behind the end mark"),
+        pytest.param(noise()[:-2] + bytes(64), id="zeros for an end mark, and every pixel"),
         pytest.param(noise() + b"\xff\xd8\xff\xda film " * 99, id="a film behind the end mark"),
         pytest.param(noise(restart_marker_rows=1), id="restart marks"),
         pytest.param(
@@ -226,7 +228,8 @@ def test_looking_for_damage_among_megabytes_of_marks_takes_no_time(filling: byte
     start = time.monotonic()
 
     find_damage(data[:2] + marks + data[2:] + b"x", image)
-    assert find_damage(data[:-2] + marks + bytes(1000), image)
+    with contextlib.suppress(OSError):  # libjpeg's own refusal, which decode turns into one of ours
+        find_damage(data[:-2] + marks + bytes(1000), image)
     assert time.monotonic() - start < 2
 
 
