@@ -124,8 +124,8 @@ class Trainer:
                     found.append(f"{folder.name} {command[:200]}")
         return found
 
-    def wait_until_gone(self, seconds: float = 30) -> None:
-        """Wait until the system has taken every process of it apart; Ray's own notice by and by."""
+    def wait_until_gone(self, seconds: float = 10) -> None:
+        """Wait until the system has taken every process of it apart."""
         deadline = time.monotonic() + seconds
         while left := self.remains():
             assert time.monotonic() < deadline, f"still there: {left}"
