@@ -164,11 +164,7 @@ def open_package(
         StoreError: the store cannot be read.
     """
     store = open_store(uri, credentials=credentials, patience_seconds=patience_seconds, on_wait=on_wait)
-    manifest = read_manifest(store, digest=digest)
-    if require_verified and not manifest.header.verified:
-        raise ModelUnverified(
-            f"The model at {uri} did not pass its verification.", "Read its report; train a better one."
-        )
+    manifest = _admitted(store, digest, require_verified=require_verified)
     if isinstance(store, FileStore) and cache is None:
         _require(check_files(store, manifest), uri)
         return ModelPackage(store.root, manifest, manifest.digest)
@@ -206,11 +202,7 @@ def fetch_package(
         StoreError: the store cannot be read.
     """
     store = open_store(uri, credentials=credentials, patience_seconds=patience_seconds, on_wait=on_wait)
-    manifest = read_manifest(store, digest=digest)
-    if require_verified and not manifest.header.verified:
-        raise ModelUnverified(
-            f"The model at {uri} did not pass its verification.", "Read its report; train a better one."
-        )
+    manifest = _admitted(store, digest, require_verified=require_verified)
     directory.mkdir(parents=True, exist_ok=True)
     ours = {MANIFEST, *manifest.files}
     others = sorted(
@@ -235,6 +227,15 @@ def fetch_package(
     part.write_bytes(manifest.to_bytes())
     part.replace(directory / MANIFEST)
     return ModelPackage(directory, manifest, manifest.digest)
+
+
+def _admitted(store: Store, digest: str | None, *, require_verified: bool) -> Manifest:
+    manifest = read_manifest(store, digest=digest)
+    if require_verified and not manifest.header.verified:
+        raise ModelUnverified(
+            f"The model at {store.uri} did not pass its verification.", "Read its report; train a better one."
+        )
+    return manifest
 
 
 def verify_package(
