@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -86,6 +87,23 @@ def test_a_difference_within_the_packages_tolerance_is_no_fault(tmp_path: Path) 
     with running_predictor(publish(tmp_path, shift=0.0005), tmp_path / "log") as server:
         assert server.predict(picture("red")).json["predictions"][0]["label"] == "red"
         assert "3 golden predictions differ by 5.0e-04" in server.tail()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(
+    package_directory: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, line, message = refusal(package_directory, tmp_path, "--http-port", str(port))
+    assert code == EXIT_CODES[Reason.INTERNAL_ERROR]
+    assert f"Port {port} of 127.0.0.1 cannot be listened on" in line
+    assert message == line
+
+
+def test_a_package_folder_that_is_not_there_is_said_in_a_line(tmp_path: Path) -> None:
+    code, line, _ = refusal(tmp_path / "nothing", tmp_path, "--http-port", "0", "--grpc-port", "0")
+    assert code == EXIT_CODES[Reason.PACKAGE_INVALID]
+    assert "manifest.json" in line
 
 
 def test_fetch_brings_a_package_that_is_then_served(package: PublishedPackage, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.testbed.tiny_package import PREPROCESS, encoded, picture
 from tunesmith_package.inference import Outputs
 from tunesmith_package.preprocess import Float32Array, ImageInvalid
 from tunesmith_predictor.engine import Engine, Limits, Measurements, Question
-from tunesmith_predictor.refusals import BadRequest, Busy
+from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
 SIDE = PREPROCESS.image_size
@@ -130,6 +130,36 @@ def test_images_above_the_limit_are_refused_and_those_before_are_answered() -> N
     assert answered == 3
     assert refused.status == 429
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_more_images_than_ever_wait_are_refused_for_good() -> None:
+    async def ask(engine: Engine) -> int:
+        with pytest.raises(TooLarge) as caught:
+            engine.reserve(4)
+        return caught.value.status
+
+    assert run_with(Model(), Limits(1, waiting=3), ask) == 413
+
+
+def test_no_more_images_are_decoded_than_the_next_batches_hold() -> None:
+    model = Model()
+    model.go.clear()
+    decoded: list[float] = []
+
+    async def ask() -> int:
+        engine = Engine(model, Limits(2, batch=2), Measurements(decoded=decoded.append))
+        engine.start()
+        waiting = [asyncio.ensure_future(engine.answer(Question(picture("red")))) for _ in range(20)]
+        await until(lambda: len(decoded) == 4)
+        await asyncio.sleep(0.1)
+        ahead = len(decoded)
+        model.go.set()
+        await asyncio.gather(*waiting)
+        await engine.stop()
+        return ahead
+
+    assert asyncio.run(ask()) == 4
+    assert len(decoded) == 20
 
 
 def test_a_question_whose_asker_has_gone_is_not_computed() -> None:

@@ -8,13 +8,15 @@ do, on standard error and in the pod's termination message.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith_api.reasons import TunesmithError, exit_code
+from tunesmith_api.reasons import DiskFull, TunesmithError, exit_code
 
 TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -24,9 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else list(arguments))
     try:
         return fetch(options) if options.command == "fetch" else serve(options)
-    except TunesmithError as error:
-        tell(error, options.termination_log)
-        return exit_code(error)
+    except TunesmithError as caught:
+        error = caught
+    except OSError as caught:
+        error = _of_the_machine(caught)
+    tell(error, options.termination_log)
+    return exit_code(error)
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -36,6 +41,8 @@ def serve(options: argparse.Namespace) -> int:
         TunesmithError: the package cannot be served.
     """
     started = time.perf_counter()
+    for host, port in ((options.host, options.http_port), ("0.0.0.0", options.grpc_port)):
+        require_free(host, port)
     # KServe reads sys.argv when it is imported, and knows none of our options.
     sys.argv = sys.argv[:1]
     from tunesmith_package.processors import allowed_processors
@@ -91,6 +98,33 @@ def fetch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _of_the_machine(error: OSError) -> TunesmithError:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"The disk is full{where}.", "Free some space, and start again: what is whole is kept."
+        )
+    return TunesmithError(
+        f"This machine refused{where}: {error.strerror or error}.", "Check the path and its permissions."
+    )
+
+
+def require_free(host: str, port: int) -> None:
+    """Make sure that a port can be listened on; KServe's servers end with a traceback where one cannot.
+
+    Raises:
+        TunesmithError: it is taken, or not ours to take.
+    """
+    if not port:
+        return
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise TunesmithError(
+            f"Port {port} of {host} cannot be listened on: {error.strerror}.", "Choose another port."
+        ) from error
+
+
 def tell(error: TunesmithError, termination_log: Path) -> None:
     """Say in one line what is wrong, where people and the kubelet look."""
     line = " ".join(f"{error.reason.value}: {error.message} {error.next_step}".split())
@@ -124,10 +158,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     server.add_argument("--model-name", default=os.environ.get("MODEL_NAME", "model"), help="in the address")
     server.add_argument("--digest", help="sha256:... that the package must have")
     server.add_argument("--revision", default="", help="said in a header and in the metrics")
-    server.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where the model runs")
     server.add_argument("--host", default="0.0.0.0", help="address to listen on")
     server.add_argument("--http-port", type=int, default=8080)
-    server.add_argument("--grpc-port", type=int, default=8081, help="0 for none")
+    server.add_argument(
+        "--grpc-port",
+        type=int,
+        default=8081,
+        help="0 for none; it listens on every address, whatever --host says",
+    )
     server.add_argument("--threads", type=int, default=0, help="0: the processors that this pod may use")
     server.add_argument(
         "--max-waiting", type=int, default=256, metavar="IMAGES", help="more are refused with 429"

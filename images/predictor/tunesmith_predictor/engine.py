@@ -21,7 +21,7 @@ import numpy as np
 from tunesmith_package.image_formats import SERVING_FORMATS
 from tunesmith_package.inference import Outputs, softmax
 from tunesmith_package.preprocess import Decoded, Float32Array, Preprocess, decode
-from tunesmith_predictor.refusals import BadRequest, Busy
+from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
 
@@ -118,6 +118,8 @@ class Engine:
         self._runner = ThreadPoolExecutor(1, "infer")
         self._pending: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        # A decoded image is ten times its encoding, so only the next batches are decoded ahead.
+        self._decoded = asyncio.Semaphore(2 * limits.batch)
         self._task: asyncio.Task[None] | None = None
         self._seconds_per_image: float | None = None
         self.in_flight = 0
@@ -141,7 +143,10 @@ class Engine:
 
         Raises:
             Busy: there is not.
+            TooLarge: there never is.
         """
+        if images > self._limits.waiting:
+            raise TooLarge(f"The request holds {images} images; send at most {self._limits.waiting} at once.")
         if self.in_flight + images > self._limits.waiting:
             per_image = self._seconds_per_image or 0.1
             raise Busy(max(1, round(self.in_flight * per_image)))
@@ -157,11 +162,12 @@ class Engine:
         self.reserve(1)
         self.in_flight += 1
         try:
-            decoded, tensor = await self._prepared(question)
-            outcome = asyncio.get_running_loop().create_future()
-            self._pending.append(_Waiting(tensor, question.feature_map, outcome))
-            self._arrived.set()
-            logits, embedding, feature_map = await outcome
+            async with self._decoded:
+                decoded, tensor = await self._prepared(question)
+                outcome = asyncio.get_running_loop().create_future()
+                self._pending.append(_Waiting(tensor, question.feature_map, outcome))
+                self._arrived.set()
+                logits, embedding, feature_map = await outcome
             return Answer(softmax(logits), embedding, tensor, decoded, feature_map)
         finally:
             self.in_flight -= 1

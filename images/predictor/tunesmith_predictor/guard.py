@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -39,9 +40,11 @@ class BodyLimits:
 class Guard:
     """ASGI middleware in front of the whole application."""
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
-        """Let ``app`` answer what gets past."""
-        self._app, self._limits = app, limits
+    def __init__(
+        self, app: ASGIApp, limits: BodyLimits, on_refused: Callable[[int], None] = lambda status: None
+    ) -> None:
+        """Let ``app`` answer what gets past, and tell ``on_refused`` the status of what does not."""
+        self._app, self._limits, self._on_refused = app, limits, on_refused
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,22 +52,34 @@ class Guard:
         if scope["type"] != "http" or scope["method"] not in _WITH_A_BODY:
             await self._app(scope, receive, send)
             return
-        body = bytearray()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            if await self._took(scope, receive, send, parts):
+                body = b"".join(parts)
+                size = len(body)
+                parts.clear()  # else it would be here twice
+                await self._pass_on(scope, body, receive, send)
+        finally:
+            self._held -= size + sum(map(len, parts))
+
+    async def _took(self, scope: Scope, receive: Receive, send: Send, parts: list[bytes]) -> bool:
+        """Take the body, or refuse it; whether it is here whole."""
         try:
             async with asyncio.timeout(self._limits.seconds):
-                whole = await self._take(scope, receive, body)
-            if whole:
-                await self._pass_on(scope, bytes(body), receive, send)
+                return await self._take(scope, receive, parts)
         except Refused as refused:
+            self._on_refused(int(refused.status))
             await _refuse(refused, receive, send)
         except TimeoutError:
             late = f"The body was not here after {self._limits.seconds:g} s. Send it faster, or less of it."
+            self._on_refused(HTTPStatus.REQUEST_TIMEOUT)
             await _refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, late), receive, send, linger=0)
-        finally:
-            self._held -= len(body)
+        return False
 
-    async def _take(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
-        """Read the body; whether it came whole."""
+    async def _take(self, scope: Scope, receive: Receive, parts: list[bytes]) -> bool:
+        """Read the body; False when the client went away."""
+        size = 0
         announced = dict(scope["headers"]).get(b"content-length", b"")
         if announced.isdigit():
             self._check(int(announced))
@@ -73,10 +88,11 @@ class Guard:
             if message["type"] == "http.disconnect":
                 return False
             part = message.get("body", b"")
-            self._check(len(body) + len(part))
+            size += len(part)
+            self._check(size)
             if self._held + len(part) > self._limits.bytes_together:
                 raise Busy(1)
-            body += part
+            parts.append(part)
             self._held += len(part)
             if not message.get("more_body", False):
                 return True

@@ -14,6 +14,9 @@ _MODEL = ("model", "digest", "revision")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
+CLIENT_GONE = "499"
+"""The code of a request whose client hung up, as nginx has it: no fault of the server, and no answer."""
+
 REQUESTS = Counter("tunesmith_requests", "Requests answered.", (*_MODEL, "protocol", "verb", "code"))
 SECONDS = Histogram(
     "tunesmith_request_seconds",

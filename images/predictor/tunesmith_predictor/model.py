@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from kserve.logging import logger
 from kserve.model import InferenceVerb
 
 from tunesmith_predictor import v2
-from tunesmith_predictor.metrics import Metrics
+from tunesmith_predictor.metrics import CLIENT_GONE, Metrics
 from tunesmith_predictor.refusals import Refused
 from tunesmith_predictor.service import Service, new_request_id
 
@@ -63,6 +64,9 @@ class PackageModel(Model):  # type: ignore[misc]
             raise _GRPC_ERRORS.get(int(refused.status), grpc_errors.InvalidArgument)(
                 refused.message
             ) from refused
+        except asyncio.CancelledError:
+            code = CLIENT_GONE
+            raise
         except Exception:
             logger.exception("A request failed, which is a fault of this server")
             raise

@@ -7,6 +7,7 @@ are those that load and unload models, with which any client could take the mode
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -20,7 +21,7 @@ from starlette.responses import Response
 
 from tunesmith_predictor import v1, v2
 from tunesmith_predictor.answers import Answers, v1_document
-from tunesmith_predictor.metrics import Metrics
+from tunesmith_predictor.metrics import CLIENT_GONE, Metrics
 from tunesmith_predictor.refusals import Refused
 from tunesmith_predictor.service import Service, new_request_id
 
@@ -64,11 +65,13 @@ class Routes:
             except Refused as refused:
                 code = refused.status
                 response = _json({"error": refused.message}, code, refused.headers)
+            except asyncio.CancelledError:
+                self._metrics.request(protocol, verb, CLIENT_GONE, time.perf_counter() - started)
+                raise
             except Exception:
                 logger.exception("A request failed, which is a fault of this server")
                 response = _json({"error": "The server failed; its log says why."}, code)
-            finally:
-                self._metrics.request(protocol, verb, str(int(code)), time.perf_counter() - started)
+            self._metrics.request(protocol, verb, str(int(code)), time.perf_counter() - started)
             response.headers.update(self._service.identity.headers(request_id))
             return response
 

@@ -79,7 +79,11 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         service = Service(identity, loaded.predictor, self._engine)
         self._model = PackageModel(service, metrics, loaded.predictor.dimensions)
         Routes(service, metrics, metadata(loaded, identity), lambda: self._model.ready).register(app)
-        app.add_middleware(Guard, limits=settings.bodies)
+        app.add_middleware(
+            Guard,
+            limits=settings.bodies,
+            on_refused=lambda status: metrics.request("http", "body", str(status), 0.0),
+        )
         app.router.lifespan_context = self._lifespan
 
     def serve(self) -> None:
