@@ -79,6 +79,7 @@ def started() -> dict[str, object]:
             "ahead": worker in ahead,
             "commands": commands(mine),
             "addresses": addresses(mine),
+            "groups": {os.getpgid(one) for one in mine},
             "handler": signal.getsignal(signal.SIGTERM) is own,
             "slots": ray.cluster_resources()["CPU"],  # type: ignore[no-untyped-call]
             "early": early,
@@ -124,6 +125,10 @@ def test_worker_that_was_started_ahead_waits_for_the_first_trial(started: dict[s
 
 def test_ray_leaves_the_handler_of_sigterm_alone(started: dict[str, object]) -> None:
     assert started["handler"]
+
+
+def test_every_process_of_ray_ends_with_the_trainers_group(started: dict[str, object]) -> None:
+    assert started["groups"] == {os.getpgid(0)}
 
 
 def test_ray_leaves_neither_processes_nor_files(started: dict[str, object]) -> None:

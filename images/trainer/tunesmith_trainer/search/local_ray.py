@@ -148,6 +148,9 @@ def _init(
                 "worker_niceness": 0,
                 # Workers started ahead are to be there when the first trial comes; Ray gives them a second.
                 "idle_worker_killing_time_threshold_ms": IDLE_MILLISECONDS,
+                # A worker with a process group of its own that is about to join when the rest is killed waits
+                # half a minute for a server that is gone; in the trainer's group it ends with the trainer.
+                "process_group_cleanup_enabled": False,
             },
         )
         for attempt in range(1, START_ATTEMPTS + 1):
