@@ -22,7 +22,7 @@ from tunesmith_api.reasons import (
 )
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_trainer.events import Events
-from tunesmith_trainer.interruption import Stopped, end_children, stop_on_signals
+from tunesmith_trainer.interruption import Stopped, end_descendants, stop_on_signals
 from tunesmith_trainer.search.local_ray import remove_own_folders, start_early, stop_early, trial_slots
 from tunesmith_trainer.status import StatusBoard
 
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         error = _disk_full(caught) if caught.errno in (errno.ENOSPC, errno.EDQUOT) else _internal(caught)
     except Exception as caught:
         error = _internal(caught)
-    stop_early()
+    if not isinstance(error, Interrupted):
+        stop_early()
     return _finish(events, board, error)
 
 
@@ -98,9 +99,7 @@ def _give_up(events: Events) -> NoReturn:
     last = threading.Thread(target=_finish, args=(events, None, _interrupted()), daemon=True)
     last.start()
     last.join(timeout=1.0)
-    end_children()
-    remove_own_folders()
-    os._exit(exit_code(_interrupted()))
+    end(exit_code(_interrupted()))
 
 
 def _interrupted() -> Interrupted:
@@ -126,12 +125,12 @@ def _internal(error: Exception) -> TunesmithError:
 
 
 def end(code: int) -> NoReturn:
-    """End this process now.
+    """End this process now, and all that it has started.
 
-    Everything is told and stored. Threads that still decode, and the destructors of half a dozen C++
-    libraries, would only put the end off, or hang.
+    Everything is told and stored. Threads that still decode or search, and the destructors of half a dozen
+    C++ libraries, would only put the end off, or hang.
     """
-    sys.stderr.flush()
+    end_descendants(remove_own_folders)
     os._exit(code)
 
 

@@ -10,11 +10,12 @@ in the store, as after a kill.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import NoReturn
 
@@ -58,28 +59,47 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
-def end_children() -> None:
-    """Kill what this process has started: Ray's servers, which end their workers."""
-    for children in _own_children():
-        try:
-            os.kill(children, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def end_descendants(clean_up: Callable[[], None]) -> None:
+    """Kill all that this process has started, and what that has: Ray's servers and their workers.
+
+    They are held still first, so that none starts another or writes a file meanwhile, and killed last,
+    because Ray's threads in this process are not to see its servers die.
+
+    Args:
+        clean_up: called in between.
+    """
+    held: set[int] = set()
+    while more := _descendants() - held:
+        _send(signal.SIGSTOP, more)
+        held |= more
+    clean_up()
+    _send(signal.SIGKILL, held)
 
 
-def _own_children() -> list[int]:
-    """Ids of this process's children, by ``/proc``; none where the system has no such list."""
-    own, found = str(os.getpid()), []
+def _send(number: signal.Signals, processes: Iterable[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _descendants() -> set[int]:
+    """Ids of this process's children and theirs, by ``/proc``; none where the system has no such list."""
+    children: dict[int, list[int]] = {}
     try:
-        entries = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # names only
+        entries = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # names only
     except OSError:
-        return []
+        return set()
     for process in entries:
         try:
             with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
                 parent = file.read().rpartition(")")[2].split()[1]
         except OSError:
             continue  # it ended while we looked
-        if parent == own:
-            found.append(process)
+        children.setdefault(int(parent), []).append(int(process))
+    found: set[int] = set()
+    unseen = [os.getpid()]
+    while unseen:
+        own = children.get(unseen.pop(), [])
+        found.update(own)
+        unseen += own
     return found

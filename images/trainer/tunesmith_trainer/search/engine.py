@@ -24,15 +24,12 @@ from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Float, Integer
 
-from tunesmith_api.reasons import Interrupted
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.search.local_ray import local_ray as ray_session
 from tunesmith_trainer.search.local_ray import trial_slots as trial_slots
 
 T = TypeVar("T")
 
-LEAVE_SECONDS = 1.0
-"""How long Ray Tune's loop, which turns ten times a second, may take to notice that it is over."""
 PERTURBATION_EPOCHS = 2
 """Population based training compares the population each time every trial has had this many more epochs."""
 
@@ -125,9 +122,9 @@ def run(
 ) -> None:
     """Run trials of ``source`` until it has no more.
 
-    A trial whose process dies is over; the others go on. What the source raises, and what the process's
-    handlers of signals raise meanwhile, ends the run at once, without waiting for the epochs that are under
-    way; Ray must not be used after that.
+    A trial whose process dies is over; the others go on. What the source raises ends the run at once, without
+    waiting for the epochs that are under way; Ray must not be used after that. What the process's handlers of
+    signals raise comes out at once too, and leaves Ray Tune at work: the process must end.
 
     Args:
         trainable: a class whose ``setup`` takes the configuration.
@@ -161,12 +158,11 @@ def run(
                 name="search",
                 storage_path=folder,
                 verbose=0,
-                callbacks=[_Watch(connection)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        _apart(tuner.fit, connection)
+        _apart(tuner.fit)
 
 
 def _feed(connection: _Connection, parallel: int) -> tune.TuneConfig:
@@ -220,7 +216,7 @@ class _Cut(BaseException):
         self.error = error
 
 
-def _apart(fit: Callable[[], object], connection: _Connection) -> None:
+def _apart(fit: Callable[[], object]) -> None:
     """Run Ray Tune in a thread of its own, so that signals find the main thread at leisure.
 
     A signal that arrives inside of Ray's C++ comes out as a SystemError, and late.
@@ -235,12 +231,7 @@ def _apart(fit: Callable[[], object], connection: _Connection) -> None:
 
     thread = threading.Thread(target=work, name="ray-tune", daemon=True)
     thread.start()
-    try:
-        thread.join()
-    except BaseException:
-        connection.closed = True
-        thread.join(LEAVE_SECONDS)
-        raise
+    thread.join()
     for error in caught:
         raise error.error if isinstance(error, _Cut) else error
 
@@ -250,21 +241,14 @@ class _Connection:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.closed = False
         self.over: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores them."""
         return {}
 
-    def check(self) -> None:
-        """Leave Ray Tune when nobody waits for it any more."""
-        if self.closed:
-            raise _Cut(Interrupted("The run was asked to stop.", "Run the same command again to go on."))
-
     def call(self, ask: Callable[[], T]) -> T:
         """Ask the source; its errors pass Ray Tune by."""
-        self.check()
         try:
             return ask()
         except Exception as error:
@@ -289,16 +273,6 @@ class _Connection:
 def name_of(trial: Any) -> str:
     """Our name of one of Ray Tune's trials."""
     return str(trial.config.get(_BOX, trial.config)["id"])
-
-
-class _Watch(tune.Callback):
-    """Looks several times a second whether the main thread was interrupted."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self.connection = connection
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.connection.check()
 
 
 class _Search(Searcher):

@@ -25,6 +25,7 @@ from typing import Any
 
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_package.processors import allowed_processors
+from tunesmith_trainer.interruption import Stopped
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only configurations and metrics travel between processes; images and features are read from disk."""
@@ -287,7 +288,12 @@ def stop_early() -> None:
 
 @contextlib.contextmanager
 def local_ray(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) -> Iterator[None]:
-    """Ray for the duration of the block: the one that was started early, or else one of its own."""
+    """Ray for the duration of the block: the one that was started early, or else one of its own.
+
+    When the process was asked to stop, Ray is left as it is, for the end of the process to take it along
+    (``interruption.end_descendants``): whoever uses Ray in another thread while it shuts down has it end the
+    process, with an exit code of Ray's choice.
+    """
     global _early
     running, _early = _early, None
     if running is None:
@@ -296,5 +302,9 @@ def local_ray(slots: int, gpus: int | None, preload: Sequence[str] = PRELOAD) ->
     try:
         running.wait()
         yield
-    finally:
+    except Stopped:
+        raise
+    except BaseException:
         running.stop()
+        raise
+    running.stop()
