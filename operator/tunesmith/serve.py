@@ -64,7 +64,7 @@ def _command(
         *("--digest", package.digest, "--host", host),
         *("--http-port", str(port), "--grpc-port", str(grpc_port)),
         # Nobody balances requests over a laptop, so Ctrl-C need not wait until they go elsewhere.
-        *("--drain-seconds", "0"),
+        *("--drain-seconds", "0", "--feedback"),
         *(["--allow-unverified"] if allow_unverified else []),
     ]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.testbed.predictors import Server, running_predictor
-from tests.testbed.tiny_package import HEADER, write_golden, write_tiny_package
+from tests.testbed.tiny_package import HEADER, write_golden, write_tiny_package, write_tiny_reference
 
 from tunesmith_package.package import PublishedPackage, publish_package
 from tunesmith_package.store import open_store
@@ -17,6 +17,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> PublishedPackage:
     folder = tmp_path_factory.mktemp("package")
     directory = write_tiny_package(folder / "built")
     write_golden(directory)
+    write_tiny_reference(directory)
     return publish_package(directory, open_store((folder / "store").as_uri()), "colours", HEADER)
 
 

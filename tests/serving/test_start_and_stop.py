@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tests.testbed.predictors import NAME, Reply, command, running_predictor
-from tests.testbed.tiny_package import HEADER, encoded, picture, write_golden, write_tiny_package
+from tests.testbed.tiny_package import (
+    HEADER,
+    encoded,
+    picture,
+    write_golden,
+    write_tiny_package,
+    write_tiny_reference,
+)
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_package.package import PublishedPackage, publish_package
@@ -26,6 +33,7 @@ def publish(folder: Path, *, shift: float = 0.0, verified: bool = True, golden: 
     directory = write_tiny_package(folder / "built")
     if golden:
         write_golden(directory, shift=shift)
+        write_tiny_reference(directory)
     store = open_store((folder / "store").as_uri())
     package = publish_package(directory, store, "colours", replace(HEADER, verified=verified))
     return Path(package.uri.removeprefix("file://"))

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tunesmith_package.inference import Predictor
+from tunesmith_package.inference import Predictor, softmax
 from tunesmith_package.manifest import PackageHeader
-from tunesmith_package.preprocess import Preprocess
+from tunesmith_package.preprocess import Preprocess, decode
+from tunesmith_package.properties import input_properties
+from tunesmith_trainer.publish.reference import write_reference
 
 LABELS = ("red", "green", "blue")
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -55,6 +57,26 @@ def write_golden(directory: Path, *, shift: float = 0.0) -> None:
         labels=np.arange(len(images), dtype=np.int32),
         tolerance=np.float32(1e-3),
     )
+
+
+def write_tiny_reference(directory: Path, images: int = 200) -> None:
+    """Write a reference of pictures of the three classes, each a little different."""
+    predictor = Predictor(directory, threads=1)
+    pixels = np.stack([decode(one, PREPROCESS).pixels for one in shades(images, seed=0)])
+    outputs = predictor.run(PREPROCESS.normalise(pixels))
+    properties = np.stack([input_properties(one) for one in pixels])
+    write_reference(directory, softmax(outputs.logits), outputs.embedding, properties)
+
+
+def shades(count: int, *, seed: int, mean: float = 150.0) -> list[bytes]:
+    """Pictures of red, green and blue of changing brightness, with some noise."""
+    generator = np.random.default_rng(seed)
+    pictures = []
+    for number in range(count):
+        pixels = generator.normal(20, 5, (32, 32, 3))
+        pixels[..., number % 3] += generator.normal(mean, 25)
+        pictures.append(encoded(Image.fromarray(pixels.clip(0, 255).astype(np.uint8))))
+    return pictures
 
 
 def tiny_model(*, feature_map: bool = True) -> bytes:

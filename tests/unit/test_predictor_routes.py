@@ -14,6 +14,7 @@ from tests.testbed.tiny_package import LABELS, write_tiny_package
 from tunesmith_package.inference import Predictor
 from tunesmith_predictor.engine import Engine, Limits
 from tunesmith_predictor.metrics import Metrics
+from tunesmith_predictor.monitoring.watch import Watch
 from tunesmith_predictor.refusals import BadRequest
 from tunesmith_predictor.routes import Routes
 from tunesmith_predictor.service import Identity, Service
@@ -22,8 +23,9 @@ from tunesmith_predictor.service import Identity, Service
 def routes(directory: Path, name: str) -> Routes:
     identity = Identity(name, "sha256:0")
     predictor = Predictor(write_tiny_package(directory), threads=1)
-    service = Service(identity, predictor, Engine(predictor, Limits(1)))
-    return Routes(service, Metrics(identity, LABELS), {}, lambda: True)
+    engine, metrics = Engine(predictor, Limits(1)), Metrics(identity, LABELS)
+    watch = Watch(metrics, None, None, engine.compute)
+    return Routes(Service(identity, predictor, engine), metrics, watch, {}, lambda: True)
 
 
 def counted(name: str, code: str) -> float:

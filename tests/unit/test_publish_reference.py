@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tunesmith_package.preprocess import Preprocess, decode
+from tunesmith_package.reference import REFERENCE_FILE
 from tunesmith_trainer.publish.reference import (
     DIMENSIONS,
-    REFERENCE_FILE,
     small_enough,
     spread_over_classes,
     write_reference,
@@ -50,6 +50,9 @@ def test_golden_image_that_is_large_becomes_a_jpeg_of_the_models_size(limit: int
     assert decode(small, PREPROCESS).pixels.shape == (64, 64, 3)
 
 
+PROPERTIES = np.full((5, 4), 0.5, np.float32)
+
+
 def read_reference(directory: Path) -> dict[str, Any]:
     with np.load(directory / REFERENCE_FILE, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
@@ -61,7 +64,7 @@ def write(
     generator = np.random.default_rng(seed)
     probabilities = generator.dirichlet(np.full(classes, 0.2), size=n).astype(np.float32)
     embeddings = generator.gamma(2.0, size=(n, width)).astype(np.float16)
-    write_reference(directory, probabilities, embeddings)
+    write_reference(directory, probabilities, embeddings, PROPERTIES)
     return probabilities, embeddings
 
 
@@ -96,7 +99,7 @@ def test_reference_scores_of_new_images_of_the_same_kind_look_the_same(tmp_path:
 def test_reference_of_a_silent_dimension_does_not_divide_by_nothing(tmp_path: Path) -> None:
     embeddings = np.random.default_rng(0).random((50, 8))
     embeddings[:, 3] = 0
-    write_reference(tmp_path, np.full((50, 2), 0.5, np.float32), embeddings)
+    write_reference(tmp_path, np.full((50, 2), 0.5, np.float32), embeddings, PROPERTIES)
     found = read_reference(tmp_path)
     assert np.isfinite(found["embedding_scores"]).all()
     assert found["embedding_std"][3] > 0.01
@@ -106,7 +109,8 @@ def test_reference_of_a_silent_dimension_does_not_divide_by_nothing(tmp_path: Pa
 def test_reference_of_many_images_is_bounded(n: int, classes: int, rows: int, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     probabilities = generator.random((n, classes), dtype=np.float32)
-    write_reference(tmp_path, probabilities, generator.random((n, 16), dtype=np.float32))
+    embeddings = generator.random((n, 16), dtype=np.float32)
+    write_reference(tmp_path, probabilities, embeddings, PROPERTIES)
     found = read_reference(tmp_path)
     assert found["probabilities"].shape == (rows, classes)
     assert found["embedding_scores"].shape == (1_000, 16)

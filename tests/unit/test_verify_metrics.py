@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith_trainer.verify.bootstrap import percentile_interval, resample_counts, wilson_interval
+from tunesmith_package.intervals import wilson_interval
+from tunesmith_trainer.verify.bootstrap import percentile_interval, resample_counts
 from tunesmith_trainer.verify.metrics import (
     MAX_SLICES,
     Predictions,

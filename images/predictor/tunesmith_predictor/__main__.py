@@ -19,6 +19,8 @@ from pathlib import Path
 from tunesmith_api.reasons import DiskFull, TunesmithError, exit_code
 
 TERMINATION_LOG = Path("/dev/termination-log")
+SHORTEST_WINDOW = 50
+"""As in a ModelDeployment's spec."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +72,8 @@ def serve(options: argparse.Namespace) -> int:
         BodyLimits(options.max_body_bytes, options.max_bodies_bytes, options.body_seconds),
         options.drain_seconds,
         options.grace_seconds,
+        options.drift_window,
+        options.feedback,
     )
     server = PackageServer(
         loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
@@ -179,8 +183,23 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--drain-seconds", type=float, default=5.0, help="still taking requests after SIGTERM"
     )
     server.add_argument("--grace-seconds", type=int, default=20, help="then, for those on their way")
+    server.add_argument(
+        "--drift-window",
+        type=_window,
+        default=1_000,
+        metavar="IMAGES",
+        help="compared with the package's reference; 0 for none",
+    )
+    server.add_argument("--feedback", action="store_true", help="take true labels at /feedback")
     _common(server)
     return server.parse_args(arguments[1:] if arguments[:1] == ["serve"] else arguments)
+
+
+def _window(text: str) -> int:
+    images = int(text)
+    if images and images < SHORTEST_WINDOW:
+        raise argparse.ArgumentTypeError(f"{images} images say nothing: 0, or {SHORTEST_WINDOW} or more")
+    return images
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

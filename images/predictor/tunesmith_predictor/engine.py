@@ -21,6 +21,7 @@ import numpy as np
 from tunesmith_package.image_formats import SERVING_FORMATS
 from tunesmith_package.inference import Outputs, softmax
 from tunesmith_package.preprocess import Decoded, Float32Array, Preprocess, decode
+from tunesmith_package.properties import input_properties
 from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
@@ -62,6 +63,9 @@ class Answer:
         tensor: the normalised image float32 [3, S, S], for explanations.
         decoded: the image that was decoded, or None for a tensor.
         feature_map: float32 [D, h, w], where it was asked for and the model has one.
+        properties: float32 [P], where the engine inspects images and one was decoded; see
+            `tunesmith_package.properties`.
+        key: the same for the same bytes; None for a tensor.
     """
 
     probabilities: Float32Array
@@ -69,6 +73,8 @@ class Answer:
     tensor: Float32Array
     decoded: Decoded | None
     feature_map: Float32Array | None = None
+    properties: Float32Array | None = None
+    key: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,14 @@ class Measurements:
     ran: Callable[[int, float], None] = lambda images, seconds: None
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    tensor: Float32Array
+    decoded: Decoded | None = None
+    properties: Float32Array | None = None
+    key: int | None = None
+
+
 @dataclass
 class _Waiting:
     tensor: Float32Array
@@ -110,9 +124,16 @@ class Engine:
         in_flight: images that have arrived and are not answered.
     """
 
-    def __init__(self, model: Runner, limits: Limits, measurements: Measurements | None = None) -> None:
-        """Nothing runs before `start`."""
-        self._model, self._limits = model, limits
+    def __init__(
+        self,
+        model: Runner,
+        limits: Limits,
+        measurements: Measurements | None = None,
+        *,
+        inspect: bool = False,
+    ) -> None:
+        """Nothing runs before `start`; with ``inspect`` each image's properties are measured."""
+        self._model, self._limits, self._inspect = model, limits, inspect
         self._measurements = measurements or Measurements()
         self._decoders = ThreadPoolExecutor(limits.threads, "decode")
         self._runner = ThreadPoolExecutor(1, "infer")
@@ -163,12 +184,20 @@ class Engine:
         self.in_flight += 1
         try:
             async with self._decoded:
-                decoded, tensor = await self._prepared(question)
+                ready = await self._prepared(question)
                 outcome = asyncio.get_running_loop().create_future()
-                self._pending.append(_Waiting(tensor, question.feature_map, outcome))
+                self._pending.append(_Waiting(ready.tensor, question.feature_map, outcome))
                 self._arrived.set()
                 logits, embedding, feature_map = await outcome
-            return Answer(softmax(logits), embedding, tensor, decoded, feature_map)
+            return Answer(
+                softmax(logits),
+                embedding,
+                ready.tensor,
+                ready.decoded,
+                feature_map,
+                ready.properties,
+                ready.key,
+            )
         finally:
             self.in_flight -= 1
 
@@ -176,20 +205,21 @@ class Engine:
         """Run something else that computes, in a thread that decodes."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    async def _prepared(self, question: Question) -> tuple[Decoded | None, Float32Array]:
+    async def _prepared(self, question: Question) -> _Prepared:
         if not isinstance(question.image, bytes):
-            return None, question.image
+            return _Prepared(question.image)
         data = question.image
         return await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data)
 
-    def _decode(self, data: bytes) -> tuple[Decoded, Float32Array]:
+    def _decode(self, data: bytes) -> _Prepared:
         started = time.perf_counter()
         decoded = decode(data, self._model.preprocess, formats=SERVING_FORMATS)
         if "animated" in decoded.observations:
             raise BadRequest("The image is animated, and a model looks at one. Send the frame that is meant.")
         tensor = self._model.preprocess.normalise(decoded.pixels[np.newaxis])[0]
         self._measurements.decoded(time.perf_counter() - started)
-        return decoded, tensor
+        properties = input_properties(decoded.pixels) if self._inspect else None
+        return _Prepared(tensor, decoded, properties, hash(data))
 
     async def _take_batches(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from tunesmith_package.preprocess import Float32Array
 from tunesmith_predictor.engine import Measurements
+from tunesmith_predictor.monitoring.monitor import Report
 from tunesmith_predictor.service import Identity
 
 _MODEL = ("model", "digest", "revision")
@@ -34,6 +35,19 @@ PREDICTED = Counter("tunesmith_predicted", "Images by their most probable class.
 CONFIDENCE = Histogram(
     "tunesmith_confidence", "Probability of the most probable class.", _MODEL, buckets=_CONFIDENCE
 )
+SHIFT_P_VALUE = Gauge(
+    "tunesmith_shift_p_value",
+    "That the last window looks as it does without any shift; corrected for the number of columns.",
+    (*_MODEL, "test"),
+)
+SHIFT_STATISTIC = Gauge(
+    "tunesmith_shift_statistic", "Largest Kolmogorov-Smirnov distance of a column.", (*_MODEL, "test")
+)
+SHIFTED = Gauge("tunesmith_shifted", "1 where a test calls the window shifted.", (*_MODEL, "test"))
+WINDOW = Gauge("tunesmith_window_images", "Different images in the window of monitoring.", _MODEL)
+ESTIMATED = Gauge("tunesmith_estimated_accuracy", "Accuracy as confidences suggest it.", _MODEL)
+FEEDBACK_ACCURACY = Gauge("tunesmith_feedback_accuracy", "Accuracy over the last feedback.", _MODEL)
+FEEDBACK = Counter("tunesmith_feedback", "Labels that clients gave.", (*_MODEL, "outcome"))
 INFO = Gauge("tunesmith_model_info", "1 for the model that is served.", _MODEL)
 
 
@@ -68,3 +82,21 @@ class Metrics:
         index = int(probabilities.argmax())
         self._predicted[index].inc()
         self._confidence.observe(float(probabilities[index]))
+
+    def monitored(self, report: Report) -> None:
+        """Show the last report; what it says nothing of is not there."""
+        WINDOW.labels(*self._model).set(report.samples)
+        for one in report.findings:
+            if one.p_value is not None and one.statistic is not None:
+                SHIFT_P_VALUE.labels(*self._model, one.name).set(one.p_value)
+                SHIFT_STATISTIC.labels(*self._model, one.name).set(one.statistic)
+                SHIFTED.labels(*self._model, one.name).set(float(one.shifted))
+        if report.estimated_accuracy is not None:
+            ESTIMATED.labels(*self._model).set(report.estimated_accuracy)
+
+    def feedback(self, counts: Mapping[str, int], accuracy: float, samples: int) -> None:
+        """Count labels by what became of them, and show the accuracy that follows."""
+        for outcome, count in counts.items():
+            FEEDBACK.labels(*self._model, outcome).inc(count)
+        if samples:
+            FEEDBACK_ACCURACY.labels(*self._model).set(accuracy)

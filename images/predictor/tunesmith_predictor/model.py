@@ -55,8 +55,6 @@ class PackageModel(Model):  # type: ignore[misc]
                 lambda: v2.understand(body, {}, predictor.labels, predictor.preprocess)
             )
             answers = await self._service.answer(asked, body.id or new_request_id())
-            for one in answers.each:
-                self._metrics.predicted(one.probabilities)
             response, code = v2.respond(body, answers, predictor.labels), "200"
             return response, {}
         except Refused as refused:

@@ -20,8 +20,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from tunesmith_predictor import v1, v2
-from tunesmith_predictor.answers import Answers, v1_document
+from tunesmith_predictor.answers import v1_document
 from tunesmith_predictor.metrics import CLIENT_GONE, Metrics
+from tunesmith_predictor.monitoring.watch import Watch
 from tunesmith_predictor.refusals import Refused
 from tunesmith_predictor.service import Service, new_request_id
 
@@ -33,10 +34,16 @@ class Routes:
     """Handlers for one model."""
 
     def __init__(
-        self, service: Service, metrics: Metrics, metadata: dict[str, Any], ready: Callable[[], bool]
+        self,
+        service: Service,
+        metrics: Metrics,
+        watch: Watch,
+        metadata: dict[str, Any],
+        ready: Callable[[], bool],
     ) -> None:
         """Nothing is reachable before `register`."""
         self._service, self._metrics, self._metadata, self._ready = service, metrics, metadata, ready
+        self._watch = watch
 
     def register(self, app: FastAPI) -> None:
         """Add all addresses to an application."""
@@ -46,6 +53,8 @@ class Routes:
         app.add_route(f"/v2{one}/infer", self._counted("v2", "infer", self._v2_infer), methods=["POST"])
         app.add_route(f"/v2{one}", self._v2_metadata, methods=["GET"])
         app.add_route("/v2/health/ready", self._health, methods=["GET"])
+        app.add_route("/monitoring", self._monitoring, methods=["GET"])
+        app.add_route("/feedback", self._feedback, methods=["POST"])
         for verb in ("load", "unload"):
             app.add_route(f"/v2/repository{one}/{verb}", self._no_repository, methods=["POST"])
 
@@ -91,7 +100,7 @@ class Routes:
             return v1.read_request(body, kind, query, predictor.labels, predictor.preprocess, explain=explain)
 
         asked = read() if kind.startswith("image/") else await self._service.engine.compute(read)
-        answers = await self._answered(asked, request_id)
+        answers = await self._service.answer(asked, request_id)
         return _json(v1_document(answers, predictor.labels))
 
     async def _v2_infer(self, request: HttpRequest, request_id: str) -> Response:
@@ -104,18 +113,12 @@ class Routes:
             return raw, v2.understand(raw, query, predictor.labels, predictor.preprocess)
 
         raw, asked = await self._service.engine.compute(read)
-        answers = await self._answered(asked, request_id)
+        answers = await self._service.answer(asked, request_id)
         document, json_length = v2.respond(raw, answers, predictor.labels).to_rest()
         if json_length is None:
             return _json(document)
         headers = {"inference-header-content-length": str(json_length)}
         return Response(document, media_type="application/octet-stream", headers=headers)
-
-    async def _answered(self, asked: v1.Request, request_id: str) -> Answers:
-        answers = await self._service.answer(asked, request_id)
-        for one in answers.each:
-            self._metrics.predicted(one.probabilities)
-        return answers
 
     async def _v2_metadata(self, request: HttpRequest) -> Response:
         try:
@@ -127,6 +130,19 @@ class Routes:
     async def _health(self, request: HttpRequest) -> Response:
         ready = self._ready()
         return _json({"ready": ready}, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _monitoring(self, request: HttpRequest) -> Response:
+        return _json(await self._watch.document())
+
+    async def _feedback(self, request: HttpRequest) -> Response:
+        started, body = time.perf_counter(), await request.body()
+        try:
+            response = _json(self._watch.take_feedback(body))
+        except Refused as refused:
+            response = _json({"error": refused.message}, refused.status, refused.headers)
+        seconds = time.perf_counter() - started
+        self._metrics.request("http", "feedback", str(response.status_code), seconds)
+        return response
 
     async def _no_repository(self, request: HttpRequest) -> Response:
         message = "This server serves one model for its whole life. Start another server for another model."

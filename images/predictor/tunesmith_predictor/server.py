@@ -15,11 +15,15 @@ from kserve.logging import logger
 from kserve.model_repository import ModelRepository
 from kserve.model_server import app
 
+from tunesmith_package.reference import read_reference
 from tunesmith_predictor import v2
 from tunesmith_predictor.engine import Engine, Limits
 from tunesmith_predictor.guard import BodyLimits, Guard
 from tunesmith_predictor.metrics import Metrics
 from tunesmith_predictor.model import PackageModel
+from tunesmith_predictor.monitoring.feedback import Feedback
+from tunesmith_predictor.monitoring.monitor import Monitor
+from tunesmith_predictor.monitoring.watch import Watch
 from tunesmith_predictor.routes import Routes
 from tunesmith_predictor.service import Identity, Service
 from tunesmith_predictor.startup import Loaded
@@ -38,6 +42,8 @@ class Settings:
         drain_seconds: after SIGTERM requests are still taken for this long, while the cluster learns that
             none should be sent here any more.
         grace_seconds: then this long for those that are on their way.
+        drift_window: how many images are compared with the package's reference; 0 for no monitoring.
+        feedback: whether true labels are taken.
     """
 
     host: str
@@ -47,6 +53,8 @@ class Settings:
     bodies: BodyLimits = field(default_factory=BodyLimits)
     drain_seconds: float = 5.0
     grace_seconds: int = 20
+    drift_window: int = 1_000
+    feedback: bool = False
 
 
 class _FixedRepository(ModelRepository):  # type: ignore[misc]
@@ -74,11 +82,16 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         self._settings = settings
         self._hurry = asyncio.Event()
         metrics = Metrics(identity, loaded.predictor.labels)
-        self._engine = Engine(loaded.predictor, settings.engine, metrics.engine())
+        monitor = _monitor(loaded, settings.drift_window)
+        inspect = monitor is not None
+        self._engine = Engine(loaded.predictor, settings.engine, metrics.engine(), inspect=inspect)
         metrics.in_flight.set_function(lambda: self._engine.in_flight)
-        service = Service(identity, loaded.predictor, self._engine)
+        feedback = Feedback(loaded.predictor.labels) if settings.feedback else None
+        self._watch = Watch(metrics, monitor, feedback, self._engine.compute)
+        service = Service(identity, loaded.predictor, self._engine, self._watch.answered)
         self._model = PackageModel(service, metrics, loaded.predictor.dimensions)
-        Routes(service, metrics, metadata(loaded, identity), lambda: self._model.ready).register(app)
+        about = metadata(loaded, identity)
+        Routes(service, metrics, self._watch, about, lambda: self._model.ready).register(app)
         app.add_middleware(
             Guard,
             limits=settings.bodies,
@@ -98,7 +111,9 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         rest = self._rest_server
         rest.config.host = self._settings.host
         self._engine.start()
+        self._watch.start()
         await asyncio.gather(*self.servers)
+        await self._watch.stop()
         await self._engine.stop()
 
     @contextlib.asynccontextmanager
@@ -125,6 +140,14 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         rest.should_exit = True
         if self._grpc_server:
             await self._grpc_server.stop()
+
+
+def _monitor(loaded: Loaded, window: int) -> Monitor | None:
+    if not window:
+        return None
+    predictor = loaded.predictor
+    reference = read_reference(loaded.package.directory, len(predictor.labels), predictor.dimensions)
+    return Monitor(predictor.labels, reference, loaded.metrics, window)
 
 
 def metadata(loaded: Loaded, identity: Identity) -> dict[str, Any]:

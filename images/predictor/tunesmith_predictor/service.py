@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +46,16 @@ class Service:
         engine: where it runs.
     """
 
-    def __init__(self, identity: Identity, predictor: Predictor, engine: Engine) -> None:
-        """All three stay the same for the life of the process."""
+    def __init__(
+        self,
+        identity: Identity,
+        predictor: Predictor,
+        engine: Engine,
+        on_answers: Callable[[Answers], None] = lambda answers: None,
+    ) -> None:
+        """All stay the same for the life of the process; ``on_answers`` is told what is answered."""
         self.identity, self.predictor, self.engine = identity, predictor, engine
+        self._on_answers = on_answers
 
     async def answer(self, request: Request, request_id: str | None = None) -> Answers:
         """Answer all images of a request, or none.
@@ -70,7 +78,9 @@ class Service:
                 task.cancel()
             raise
         explanations = [one for _, one in pairs if one is not None]
-        return Answers(request_id or new_request_id(), [one for one, _ in pairs], explanations, options)
+        answers = Answers(request_id or new_request_id(), [one for one, _ in pairs], explanations, options)
+        self._on_answers(answers)
+        return answers
 
     async def _one(
         self, image: bytes | Float32Array, options: Options, which: int | None

@@ -20,7 +20,7 @@ from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.publish.card import render_card
 from tunesmith_trainer.publish.export import export_model
-from tunesmith_trainer.publish.reference import write_golden, write_reference
+from tunesmith_trainer.publish.reference import properties_of, write_golden, write_reference
 from tunesmith_trainer.publish.report.render import render_report
 from tunesmith_trainer.publish.report_data import Run, created_by, report_data
 from tunesmith_trainer.search.candidate import CandidateFacts
@@ -155,7 +155,7 @@ class Release:
         tested = verification.predictions
         write_golden(directory, predictor, own, tested)
         # The test images are the only ones that no model of this run has learned from.
-        write_reference(directory, tested.probabilities, tested.embeddings)
+        write_reference(directory, tested.probabilities, tested.embeddings, properties_of(own, tested.rows))
         data = report_data(
             Run(
                 job=self.job,

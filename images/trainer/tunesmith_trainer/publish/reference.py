@@ -14,13 +14,13 @@ from PIL import Image
 
 from tunesmith_package.inference import Predictor
 from tunesmith_package.preprocess import Preprocess, decode
+from tunesmith_package.properties import PROPERTIES, input_properties
+from tunesmith_package.reference import REFERENCE_FILE
 from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.verify.predictions import EMBEDDING_ROWS, even_rows
 from tunesmith_trainer.verify.verification import TestPredictions
 
 GOLDEN_FILE = "golden.npz"
-REFERENCE_FILE = "reference.npz"
-
 GOLDEN_IMAGES = 8
 GOLDEN_TOLERANCE = 1e-3
 """How far another machine's probabilities may be off: other processors sum floats in another order."""
@@ -79,8 +79,18 @@ def small_enough(data: bytes, preprocess: Preprocess, limit: int = _GOLDEN_BYTES
     return buffer.getvalue()
 
 
+def properties_of(dataset: Dataset, rows: npt.NDArray[np.int64]) -> Float32Array:
+    """The properties of at most `REFERENCE_ROWS` of these images, float32 [q, P]."""
+    kept = rows[even_rows(len(rows), REFERENCE_ROWS)]
+    measured = [input_properties(dataset.pixels.read(np.array([row]))[0]) for row in kept]
+    return np.stack(measured) if measured else np.zeros((0, len(PROPERTIES)), np.float32)
+
+
 def write_reference(
-    directory: Path, probabilities: Float32Array, embeddings: npt.NDArray[np.floating]
+    directory: Path,
+    probabilities: Float32Array,
+    embeddings: npt.NDArray[np.floating],
+    properties: Float32Array,
 ) -> None:
     """Write ``reference.npz``: what predictions and embeddings look like on images like the training ones.
 
@@ -93,7 +103,8 @@ def write_reference(
     - ``class_fraction`` float32 [K]: how often each class is predicted over all images;
     - ``embedding_mean`` and ``embedding_std`` float32 [D];
     - ``embedding_projection`` float32 [D, d]: orthonormal columns in random directions;
-    - ``embedding_scores`` float16 [r, d]: the projection of the standardised embeddings.
+    - ``embedding_scores`` float16 [r, d]: the projection of the standardised embeddings;
+    - ``properties`` float32 [q, P]: what `tunesmith_package.properties` measures.
 
     Univariate tests on the softmax detect shift best (Rabanser et al. 2019). The directions for the
     embeddings are random because principal components fit the images they come from better than any others,
@@ -103,6 +114,7 @@ def write_reference(
         directory: where to write.
         probabilities: float32 [n, K].
         embeddings: [r, D] of r of these images.
+        properties: float32 [q, P] of q of these images.
     """
     n, k = probabilities.shape
     kept = even_rows(n, min(REFERENCE_ROWS, max(1, _REFERENCE_VALUES // k)))
@@ -113,6 +125,7 @@ def write_reference(
         allow_pickle=False,
         probabilities=probabilities[kept].astype(np.float16),
         class_fraction=fraction.astype(np.float32),
+        properties=properties,
         **sketch,
     )
 

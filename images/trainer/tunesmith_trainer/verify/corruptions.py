@@ -18,13 +18,8 @@ from PIL import Image
 from pydantic import dataclasses as pydantic_dataclasses
 from scipy.ndimage import gaussian_filter
 
-from tunesmith_trainer.verify.bootstrap import (
-    FloatArray,
-    Interval,
-    percentile_interval,
-    resample_counts,
-    wilson_interval,
-)
+from tunesmith_package.intervals import wilson_interval
+from tunesmith_trainer.verify.bootstrap import FloatArray, Interval, percentile_interval, resample_counts
 from tunesmith_trainer.verify.records import CAMEL
 
 Uint8Array = npt.NDArray[np.uint8]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import dataclasses as pydantic_dataclasses
 from scipy import sparse
 
-from tunesmith_trainer.verify.bootstrap import FloatArray, resample_counts, wilson_ends, wilson_interval
+from tunesmith_package.intervals import wilson_ends, wilson_interval
+from tunesmith_trainer.verify.bootstrap import FloatArray, resample_counts
 from tunesmith_trainer.verify.calibration import BINS, bin_index, confidence_and_correctness
 from tunesmith_trainer.verify.records import CAMEL
 

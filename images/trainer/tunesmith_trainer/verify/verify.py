@@ -13,11 +13,12 @@ import numpy.typing as npt
 from tunesmith_api.reasons import DatasetInvalid
 from tunesmith_api.training_job import TrainingJobSpec
 from tunesmith_package.inference import Predictor
+from tunesmith_package.intervals import wilson_ends
 from tunesmith_trainer.devices import allowed_processors
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.prepare.dataset import TEST, Dataset
 from tunesmith_trainer.verify import latency as timing
-from tunesmith_trainer.verify.bootstrap import FloatArray, Interval, percentile_interval, wilson_ends
+from tunesmith_trainer.verify.bootstrap import FloatArray, Interval, percentile_interval
 from tunesmith_trainer.verify.calibration import Calibration, calibrate_error
 from tunesmith_trainer.verify.champion import Champion, Measured, compare
 from tunesmith_trainer.verify.corruptions import (

@@ -1,0 +1,115 @@
+"""Everything that is told of each answer, and what is made of it now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from kserve.logging import logger
+
+from tunesmith_predictor.answers import Answers
+from tunesmith_predictor.metrics import Metrics
+from tunesmith_predictor.monitoring.feedback import Feedback, read_entries
+from tunesmith_predictor.monitoring.monitor import Monitor, Report
+from tunesmith_predictor.refusals import BadRequest
+
+T = TypeVar("T")
+
+PERIOD_SECONDS = 30.0
+"""Between two reports for Prometheus."""
+FRESH_SECONDS = 1.0
+"""A report that is no older is given again: who asks often does not take the processors from images."""
+
+
+class Compute(Protocol):
+    """Where computing does not hold up the event loop; `Engine.compute` is one."""
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Run it and return its result."""
+        ...
+
+
+class Watch:
+    """Metrics of all answers, and monitoring and feedback where they are on; lives on the event loop."""
+
+    def __init__(
+        self, metrics: Metrics, monitor: Monitor | None, feedback: Feedback | None, compute: Compute
+    ) -> None:
+        """Nothing is reported before `start`."""
+        self._metrics, self._monitor, self._feedback, self._compute = metrics, monitor, feedback, compute
+        self._report: Report | None = None
+        self._reported = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    def start(self) -> None:
+        """Begin to report to Prometheus, on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._report_now_and_then())
+
+    async def stop(self) -> None:
+        """Report no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def answered(self, answers: Answers) -> None:
+        """Take note of the answers of a request."""
+        for one in answers.each:
+            self._metrics.predicted(one.probabilities)
+            if self._monitor is not None:
+                self._monitor.add(one)
+        if self._feedback is not None:
+            self._feedback.remember(
+                answers.request_id, [int(one.probabilities.argmax()) for one in answers.each]
+            )
+
+    def take_feedback(self, body: bytes) -> Mapping[str, int]:
+        """Take labels in; how many, and how many could not be used.
+
+        Raises:
+            Refused: the body makes no sense, or feedback is off.
+        """
+        if self._feedback is None:
+            raise BadRequest("Feedback is off here. Turn it on with --feedback.")
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"The body is not JSON: {error}.") from error
+        counts = self._feedback.take(read_entries(document))
+        self._metrics.feedback(counts, *self._feedback.accuracy())
+        return counts
+
+    async def document(self) -> dict[str, Any]:
+        """What is known now, for JSON."""
+        off = {"message": "Off here: --drift-window says how many images are compared."}
+        report = await self._fresh_report()
+        told: dict[str, Any] = {"shift": off} if report is None else dict(report.document)
+        told["feedback"] = (
+            {"message": "Off here: --feedback turns it on."}
+            if self._feedback is None
+            else self._feedback.document()
+        )
+        return told
+
+    async def _fresh_report(self) -> Report | None:
+        monitor = self._monitor
+        if monitor is None:
+            return None
+        async with self._one_at_a_time:
+            if self._report is None or time.monotonic() - self._reported > FRESH_SECONDS:
+                sample = monitor.sample()
+                self._report = await self._compute(lambda: monitor.report(sample))
+                self._reported = time.monotonic()
+                self._metrics.monitored(self._report)
+            return self._report
+
+    async def _report_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            try:
+                await self._fresh_report()
+            except Exception:  # monitoring must never end; the next window may do better
+                logger.exception("Monitoring failed")
