@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from tests.report_samples import failed_run, good_run, hundred_classes, long_names
+from tests.testbed.browser import CONTRAST, DESKTOP, PHONE, running_chromium, show_as
 
 from tunesmith_trainer.publish.report import ReportData, render_report
-
-selenium = pytest.importorskip(
-    "selenium", reason="the package selenium, which drives the browser, is not installed"
-)
-
-from selenium import webdriver  # noqa: E402 - only once it is known to be there
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 RUNS: dict[str, Callable[[], ReportData]] = {
     "good": good_run,
@@ -29,24 +24,11 @@ RUNS: dict[str, Callable[[], ReportData]] = {
     "hundred": hundred_classes,
     "long": long_names,
 }
-CONTRAST = Path(__file__).with_name("contrast.js")
-PHONE, DESKTOP = (390, 844), (1280, 800)
 SIZES = [
     pytest.param(PHONE, id="phone"),
     pytest.param((768, 1024), id="tablet"),
     pytest.param(DESKTOP, id="desktop"),
 ]
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
 
 
 class Reader:
@@ -59,18 +41,8 @@ class Reader:
         self, name: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False, scripts: bool = True
     ) -> None:
         """Open the report called `name` as a window of this size in a system of this theme shows it."""
-        width, height = size
-        command = self.driver.execute_cdp_cmd
-        features = [
-            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
-            {"name": "prefers-reduced-motion", "value": "reduce"},
-        ]
-        command("Emulation.setEmulatedMedia", {"features": features})
-        command(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        command("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        show_as(self.driver, size, dark=dark)
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         self.driver.get((self.folder / f"{name}.html").as_uri())
         if scripts:
             self.driver.execute_script("localStorage.clear()")
@@ -104,24 +76,11 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """One chromium for the whole module, and the reports to read."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    service = shutil.which("chromedriver")
-    if browser is None or service is None:
-        missing = "chromium" if browser is None else "chromedriver (Debian: chromium-driver)"
-        pytest.skip(f"{missing} is not installed")
     folder = tmp_path_factory.mktemp("reports")
     for name, run in RUNS.items():
         (folder / f"{name}.html").write_text(render_report(run()), encoding="utf-8")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
-    try:
+    with running_chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield Reader(driver, folder)
-    finally:
-        driver.quit()
 
 
 @pytest.mark.parametrize("size", SIZES)

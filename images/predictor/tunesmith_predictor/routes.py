@@ -23,6 +23,7 @@ from tunesmith_predictor import v1, v2
 from tunesmith_predictor.answers import v1_document
 from tunesmith_predictor.metrics import CLIENT_GONE, Metrics
 from tunesmith_predictor.monitoring.watch import Watch
+from tunesmith_predictor.page import page
 from tunesmith_predictor.refusals import Refused
 from tunesmith_predictor.service import Service, new_request_id
 
@@ -53,6 +54,7 @@ class Routes:
         app.add_route(f"/v2{one}/infer", self._counted("v2", "infer", self._v2_infer), methods=["POST"])
         app.add_route(f"/v2{one}", self._v2_metadata, methods=["GET"])
         app.add_route("/v2/health/ready", self._health, methods=["GET"])
+        app.add_route("/", self._page, methods=["GET"])
         app.add_route("/monitoring", self._monitoring, methods=["GET"])
         app.add_route("/feedback", self._feedback, methods=["POST"])
         for verb in ("load", "unload"):
@@ -130,6 +132,10 @@ class Routes:
     async def _health(self, request: HttpRequest) -> Response:
         ready = self._ready()
         return _json({"ready": ready}, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _page(self, request: HttpRequest) -> Response:
+        text, headers = page(self._service.identity.name)
+        return Response(text, headers=headers, media_type="text/html")
 
     async def _monitoring(self, request: HttpRequest) -> Response:
         return _json(await self._watch.document())
