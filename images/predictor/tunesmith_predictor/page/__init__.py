@@ -13,12 +13,13 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def page(model_name: str) -> tuple[str, dict[str, str]]:
-    """The page of a model, and its headers: a policy that lets nothing run or load but what the page holds."""
+    """The page of a model, and its headers: nothing runs or loads but what the page itself holds."""
     text = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
     hashes = {kind: f"'sha256-{_digest(inner)}'" for kind, inner in _INLINE.findall(text)}
     policy = (
-        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
-        "img-src blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; img-src blob: data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {
         "content-security-policy": policy,
