@@ -118,8 +118,15 @@ def run(
         ),
     ] = None,
     cache_dir: CacheDir = DEFAULT_CACHE,
+    serve: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Serve it, where the file has its ModelDeployment.")
+    ] = True,
+    port: Annotated[int, typer.Option("--port", "-p", help="Where it is served.")] = 8080,
 ) -> None:
     """Train: check the data, search, verify the best model, publish it with a report.
+
+    Where the file also holds a ModelDeployment of the job, the model is then served on this machine until
+    Ctrl-C, as that resource says.
 
     Everything happens on this machine, in the same steps as on a cluster. Relative file:// addresses in the
     spec start at the file's own folder. An interrupted run goes on when the same command is given again: no
@@ -140,6 +147,8 @@ def run(
             device=device,
             cache_dir=cache_dir,
             result=result,
+            serve=serve,
+            port=port,
         )
     )
 
@@ -195,8 +204,14 @@ def predict(
     ] = None,
     digest: Digest = None,
     output: OutputOption = Output.TABLE,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0, help="For a predictor that is starting.")
+    ] = 0.0,
 ) -> None:
-    """Predict the classes of images with a model package, by ONNX Runtime.
+    """Predict the classes of images with a model package, by ONNX Runtime, or ask a running predictor.
+
+    The address of what `tunesmith serve` or a cluster serves may stand in place of the package:
+    `tunesmith predict http://localhost:8080 photo.jpg`.
 
     Probabilities are calibrated: of predictions made with 0.9, about nine in ten are right on photos like
     those of the test split.
@@ -211,6 +226,7 @@ def predict(
         explain=explain,
         digest=digest,
         as_json=output is Output.JSON,
+        wait_seconds=wait,
     )
 
 

@@ -17,10 +17,12 @@ class JobFile:
 
     Attributes:
         job: with absolute addresses.
+        deployment: the ModelDeployment that serves the job's model, if the file has one.
         remarks: one sentence each.
     """
 
     job: TrainingJob
+    deployment: ModelDeployment | None
     remarks: tuple[str, ...]
 
 
@@ -48,17 +50,21 @@ def read_job_file(path: Path, name: str | None = None) -> JobFile:
     """
     resources = load_documents(read_text(path), str(path))
     job = _chosen([one for one in resources if isinstance(one, TrainingJob)], path, name)
-    deployments = [one.name for one in resources if isinstance(one, ModelDeployment)]
+    deployments = [one for one in resources if isinstance(one, ModelDeployment)]
+    own = [one for one in deployments if one.spec.model.training_job == job.name]
+    deployment = own[0] if len(own) == 1 else None
+    others = [one.name for one in deployments if one is not deployment]
     remarks = []
     if job.spec.suspend:
         remarks.append("spec.suspend is true, so a cluster would wait; here the job runs.")
     remarks += list(_secrets_by_environment(job))
-    if deployments:
+    if others:
+        why = "is not of this job" if not own else "would be one of several"
         remarks.append(
-            f"The ModelDeployment {', '.join(deployments)} is valid and is left alone: serve the model "
-            "afterwards with `tunesmith serve`."
+            f"The ModelDeployment {', '.join(others)} is valid and is left alone, for it {why}: serve a "
+            "model with `tunesmith serve`."
         )
-    return JobFile(with_absolute_addresses(job, path.absolute().parent), tuple(remarks))
+    return JobFile(with_absolute_addresses(job, path.absolute().parent), deployment, tuple(remarks))
 
 
 def _secrets_by_environment(job: TrainingJob) -> Iterator[str]:

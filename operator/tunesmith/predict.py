@@ -1,4 +1,4 @@
-"""``tunesmith predict``: classes and probabilities of images, by ONNX Runtime and without torch."""
+"""``tunesmith predict``: classes and probabilities of images, from a package or from a running predictor."""
 
 import json
 from collections import Counter
@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.endpoint import SCHEMES, Answer, Endpoint
 from tunesmith.files import place
 from tunesmith.model_reference import model_reference
 from tunesmith.wording import file_name
 from tunesmith_package.inference import Predictor
-from tunesmith_package.package import open_package
+from tunesmith_package.package import ModelPackage, open_package
 from tunesmith_package.preprocess import ImageInvalid
 
 SURE = 0.8
@@ -37,6 +39,44 @@ class Prediction:
     explanation: Path | None = None
 
 
+class Model(Protocol):
+    """What can be asked for the classes of an image."""
+
+    verified: bool
+
+    def answer(self, image: bytes, *, top: int, explain: bool) -> Answer:
+        """The most probable classes of an encoded image."""
+        ...
+
+
+class PackageModel:
+    """A package, by ONNX Runtime in this process."""
+
+    def __init__(self, package: ModelPackage) -> None:
+        """Load its model."""
+        self.verified = package.manifest.header.verified
+        self._predictor = Predictor(package.directory)
+
+    def answer(self, image: bytes, *, top: int, explain: bool) -> Answer:
+        """The most probable classes of an encoded image.
+
+        Raises:
+            ImageInvalid: it cannot be used.
+        """
+        predictor = self._predictor
+        probabilities = predictor.probabilities([image])[0]
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        classes = tuple((predictor.labels[index], float(probabilities[index])) for index in order)
+        return Answer(classes, predictor.overlay_png(image, int(order[0])) if explain else None)
+
+
+def _open(uri: str, digest: str | None, wait_seconds: float) -> Model:
+    if uri.startswith(SCHEMES):
+        return Endpoint(uri, digest=digest, wait_seconds=wait_seconds)
+    model = model_reference(uri, digest)
+    return PackageModel(open_package(model.uri, digest=model.digest))
+
+
 def predict_images(
     uri: str,
     images: Sequence[Path],
@@ -46,38 +86,39 @@ def predict_images(
     explain: Path | None = None,
     digest: str | None = None,
     as_json: bool = False,
+    wait_seconds: float = 0.0,
 ) -> None:
     """Print the most probable classes of images; those that cannot be used do not keep the others back.
 
     Args:
-        uri: a package, or its folder on this machine.
+        uri: a package, its folder on this machine, or the address of a running predictor.
         images: JPEG or PNG files.
         console: where the answer goes.
         top: how many classes for each image.
         explain: a folder for overlays that show what spoke for the first class.
         digest: refuse a package with another one.
         as_json: one JSON object for each image instead of a table.
+        wait_seconds: how long a predictor may take to be there and ready.
 
     Raises:
         PackageError: there is no such package, or it is damaged.
+        TunesmithError: the predictor does not answer.
         ImageInvalid: after the others were printed; the message names every image that cannot be used.
     """
-    model = model_reference(uri, digest)
-    package = open_package(model.uri, digest=model.digest)
-    predictor = Predictor(package.directory)
+    model = _open(uri, digest, wait_seconds)
     overlays = [explain / name if explain else None for name in overlay_names(images)]
     predictions: list[Prediction] = []
     unusable: list[ImageInvalid] = []
     for image, overlay in zip(images, overlays, strict=True):
         try:
-            predictions.append(_predicted(predictor, image, top, overlay))
+            predictions.append(_predicted(model, image, top, overlay))
         except ImageInvalid as error:
             unusable.append(error)
     if as_json:
         for prediction in predictions:
             console.out(json.dumps(_document(prediction), ensure_ascii=False), highlight=False)
     elif predictions:
-        if not package.manifest.header.verified:
+        if not model.verified:
             console.print(Text("This model did not pass its gates: study it, do not rely on it.", "bold red"))
         console.print(_table(predictions))
     if unusable:
@@ -113,23 +154,20 @@ def _together(errors: Sequence[ImageInvalid], images: int) -> ImageInvalid:
     )
 
 
-def _predicted(predictor: Predictor, path: Path, top: int, explanation: Path | None) -> Prediction:
+def _predicted(model: Model, path: Path, top: int, explanation: Path | None) -> Prediction:
     try:
-        data = path.read_bytes()
-        probabilities = predictor.probabilities([data])[0]
+        answer = model.answer(path.read_bytes(), top=top, explain=explanation is not None)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise ImageInvalid("unreadable", message, "Check the path.") from error
     except ImageInvalid as error:
         raise ImageInvalid(error.kind, f"{path}: {error.message}", error.next_step) from error
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    classes = tuple((predictor.labels[index], float(probabilities[index])) for index in order)
     overlay = None
-    if explanation is not None:
-        overlay = explanation.with_name(f"{explanation.name}.{file_name(classes[0][0])}.png")
-        drawing = predictor.overlay_png(data, int(order[0]))
+    if explanation is not None and answer.overlay is not None:
+        drawing = answer.overlay
+        overlay = explanation.with_name(f"{explanation.name}.{file_name(answer.classes[0][0])}.png")
         place(overlay, lambda temporary: temporary.write_bytes(drawing))
-    return Prediction(path, classes, overlay)
+    return Prediction(path, answer.classes, overlay)
 
 
 def _document(prediction: Prediction) -> dict[str, object]:

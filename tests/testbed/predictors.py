@@ -66,19 +66,25 @@ class Server:
             return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
     def predict(
-        self, image: bytes, *, query: str = "", kind: str = "image/png", verb: str = "predict"
+        self,
+        image: bytes,
+        *,
+        query: str = "",
+        kind: str = "image/png",
+        verb: str = "predict",
+        model: str = NAME,
     ) -> Reply:
         """Send one image to the V1 path."""
-        return self.request("POST", f"/v1/models/{NAME}:{verb}{query}", image, {"content-type": kind})
+        return self.request("POST", f"/v1/models/{model}:{verb}{query}", image, {"content-type": kind})
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, model: str = NAME) -> None:
         """Wait until its model is ready."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
             assert self.process.poll() is None, self.tail()
             assert time.monotonic() < deadline, self.tail()
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.request("GET", f"/v2/models/{NAME}/ready", seconds=2).status == 200:
+                if self.request("GET", f"/v2/models/{model}/ready", seconds=2).status == 200:
                     return
             time.sleep(0.05)
 

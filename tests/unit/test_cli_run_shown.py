@@ -173,19 +173,30 @@ def test_run_that_failed_says_why_first_and_then_what_to_do(
     assert lines[-2:] == ["The class 'x' has 2 images.", "Add images."]
 
 
-def test_run_with_a_deployment_in_the_file_says_who_serves(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    deployment = (
-        "---\napiVersion: tunesmith.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {name: garden}\n"
-        "spec: {model: {trainingJob: flowers}}\n"
+def deployment(name: str, job: str = "flowers") -> str:
+    return (
+        f"---\napiVersion: tunesmith.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {{name: {name}}}\n"
+        f"spec: {{model: {{trainingJob: {job}}}}}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("deployments", "said"),
+    [
+        pytest.param(deployment("garden"), "nothing is served in this run", id="for programs"),
+        pytest.param(deployment("garden", "trees"), "not of this job", id="of another job"),
+        pytest.param(deployment("garden") + deployment("park"), "one of several", id="two"),
+    ],
+)
+def test_run_with_a_deployment_that_it_does_not_serve_says_so(
+    deployments: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps: Steps = [result(0, "Completed"), {"do": "exit", "code": 0}]
-    _, lines = run(tmp_path, steps, capsys, as_json=True, text=JOB + deployment)
+    _, lines = run(tmp_path, steps, capsys, as_json=True, text=JOB + deployments)
     first = json.loads(lines[0])
     assert first["type"] == "note"
     assert "ModelDeployment garden" in first["message"]
-    assert "tunesmith serve" in first["message"]
+    assert said in first["message"]
 
 
 class Clock:

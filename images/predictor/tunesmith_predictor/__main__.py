@@ -74,6 +74,7 @@ def serve(options: argparse.Namespace) -> int:
         options.grace_seconds,
         options.drift_window,
         options.feedback,
+        not options.no_explanations,
     )
     server = PackageServer(
         loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
@@ -191,6 +192,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="compared with the package's reference; 0 for none",
     )
     server.add_argument("--feedback", action="store_true", help="take true labels at /feedback")
+    server.add_argument("--no-explanations", action="store_true", help="answer without activation maps")
     _common(server)
     return server.parse_args(arguments[1:] if arguments[:1] == ["serve"] else arguments)
 

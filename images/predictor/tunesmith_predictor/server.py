@@ -44,6 +44,7 @@ class Settings:
         grace_seconds: then this long for those that are on their way.
         drift_window: how many images are compared with the package's reference; 0 for no monitoring.
         feedback: whether true labels are taken.
+        explanations: whether activation maps are drawn where they are asked for.
     """
 
     host: str
@@ -55,6 +56,7 @@ class Settings:
     grace_seconds: int = 20
     drift_window: int = 1_000
     feedback: bool = False
+    explanations: bool = True
 
 
 class _FixedRepository(ModelRepository):  # type: ignore[misc]
@@ -88,9 +90,15 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         metrics.in_flight.set_function(lambda: self._engine.in_flight)
         feedback = Feedback(loaded.predictor.labels) if settings.feedback else None
         self._watch = Watch(metrics, monitor, feedback, self._engine.compute)
-        service = Service(identity, loaded.predictor, self._engine, self._watch.answered)
+        service = Service(
+            identity,
+            loaded.predictor,
+            self._engine,
+            self._watch.answered,
+            explanations=settings.explanations,
+        )
         self._model = PackageModel(service, metrics, loaded.predictor.dimensions)
-        about = metadata(loaded, identity)
+        about = metadata(loaded, identity, explanations=settings.explanations)
         Routes(service, metrics, self._watch, about, lambda: self._model.ready).register(app)
         app.add_middleware(
             Guard,
@@ -150,7 +158,7 @@ def _monitor(loaded: Loaded, window: int) -> Monitor | None:
     return Monitor(predictor.labels, reference, loaded.metrics, window)
 
 
-def metadata(loaded: Loaded, identity: Identity) -> dict[str, Any]:
+def metadata(loaded: Loaded, identity: Identity, *, explanations: bool) -> dict[str, Any]:
     """What ``/v2/models/NAME`` says of the model."""
     header, predictor = loaded.package.manifest.header, loaded.predictor
     return {
@@ -167,5 +175,6 @@ def metadata(loaded: Loaded, identity: Identity) -> dict[str, Any]:
             "backbone": header.backbone,
             "strategy": header.strategy,
             "imageSize": predictor.preprocess.image_size,
+            "explanations": explanations,
         },
     }

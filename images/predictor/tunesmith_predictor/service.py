@@ -14,7 +14,7 @@ from tunesmith_package.preprocess import Float32Array, ImageInvalid
 from tunesmith_predictor.answers import Answers, Explanation, explanation
 from tunesmith_predictor.engine import Answer, Engine, Question
 from tunesmith_predictor.questions import Options, Request
-from tunesmith_predictor.refusals import image_refused
+from tunesmith_predictor.refusals import BadRequest, image_refused
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,12 @@ class Service:
         predictor: Predictor,
         engine: Engine,
         on_answers: Callable[[Answers], None] = lambda answers: None,
+        *,
+        explanations: bool = True,
     ) -> None:
         """All stay the same for the life of the process; ``on_answers`` is told what is answered."""
         self.identity, self.predictor, self.engine = identity, predictor, engine
-        self._on_answers = on_answers
+        self._on_answers, self._explanations = on_answers, explanations
 
     async def answer(self, request: Request, request_id: str | None = None) -> Answers:
         """Answer all images of a request, or none.
@@ -63,8 +65,10 @@ class Service:
         Raises:
             Refused: an image cannot be used, or too many wait.
         """
-        self.engine.reserve(len(request.images))
         options = request.options
+        if options.explain and not self._explanations:
+            raise BadRequest("Explanations are off here: ask for a prediction without one.")
+        self.engine.reserve(len(request.images))
         several = len(request.images) > 1
         tasks = [
             asyncio.ensure_future(self._one(image, options, index if several else None))
