@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.made
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tunesmith
 DEMO := build/demo
+DEMO_PORT ?= 18080
+DEMO_URL = http://127.0.0.1:$(DEMO_PORT)
 
 UV := $(BIN)/uv
 TUNESMITH := $(BIN)/tunesmith
@@ -55,9 +57,15 @@ demo: $(ENVIRONMENT) ## From a spec to predictions on Fashion-MNIST, in build/de
 	@$(TUNESMITH) fetch data FashionMNIST --to $(DEMO)/data --samples $(DEMO)/photos
 	@echo; echo 'Step 2 of 3: tunesmith run -f $(DEMO)/job.yaml'
 	@$(TUNESMITH) run -f $(DEMO)/job.yaml --result $(DEMO)/result.json --cache-dir '$(CACHE)'
-	@echo; echo 'Step 3 of 3: tunesmith predict $(DEMO)/result.json $(DEMO)/photos/*.png --explain $(DEMO)/why'
-	@$(TUNESMITH) predict $(DEMO)/result.json $(DEMO)/photos/*.png --explain $(DEMO)/why
+	@echo; echo 'Step 3 of 3: tunesmith serve $(DEMO)/result.json --port $(DEMO_PORT)'
+	@echo '             tunesmith predict $(DEMO_URL) $(DEMO)/photos/*.png --explain $(DEMO)/why'
+	@$(TUNESMITH) serve $(DEMO)/result.json --port $(DEMO_PORT) >$(DEMO)/server.log 2>&1 & \
+	  trap "kill $$! && wait $$! || true" EXIT; \
+	  $(TUNESMITH) predict $(DEMO_URL) $(DEMO)/photos/*.png --explain $(DEMO)/why --wait 60 \
+	    --digest "$$($(BIN)/python -c "import json; print(json.load(open('$(DEMO)/result.json'))['status']['model']['digest'])")" \
+	  || { tail -5 $(DEMO)/server.log; exit 1; }
 	@echo; $(BIN)/python -c "import json; print('Report  ', json.load(open('$(DEMO)/result.json'))['status']['reportUri'])"
+	@echo 'Try it   $(TUNESMITH) serve $(DEMO)/result.json, then open http://127.0.0.1:8080'
 
 .PHONY: test
 test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of what it left out

@@ -75,6 +75,7 @@ def serve(options: argparse.Namespace) -> int:
         options.drift_window,
         options.feedback,
         not options.no_explanations,
+        options.access_log,
     )
     server = PackageServer(
         loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
@@ -193,6 +194,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     server.add_argument("--feedback", action="store_true", help="take true labels at /feedback")
     server.add_argument("--no-explanations", action="store_true", help="answer without activation maps")
+    server.add_argument("--access-log", action="store_true", help="a line in the log for each request")
     _common(server)
     return server.parse_args(arguments[1:] if arguments[:1] == ["serve"] else arguments)
 

@@ -45,6 +45,7 @@ class Settings:
         drift_window: how many images are compared with the package's reference; 0 for no monitoring.
         feedback: whether true labels are taken.
         explanations: whether activation maps are drawn where they are asked for.
+        access_log: whether each request is a line in the log; the metrics count them anyway.
     """
 
     host: str
@@ -57,6 +58,7 @@ class Settings:
     drift_window: int = 1_000
     feedback: bool = False
     explanations: bool = True
+    access_log: bool = False
 
 
 class _FixedRepository(ModelRepository):  # type: ignore[misc]
@@ -117,7 +119,9 @@ class PackageServer(ModelServer):  # type: ignore[misc]
     async def _serve(self) -> None:
         """Run the servers that KServe has set up, with our engine and our end."""
         rest = self._rest_server
-        rest.config.host = self._settings.host
+        rest.config.host, rest.config.access_log = self._settings.host, self._settings.access_log
+        # KServe's times each request and writes three lines of log about it.
+        rest._add_middlewares = lambda app: None
         self._engine.start()
         self._watch.start()
         await asyncio.gather(*self.servers)
