@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith_api.reasons import PackageInvalid
+from tunesmith_package.arrays import read_arrays
 from tunesmith_package.preprocess import Float32Array
 from tunesmith_package.properties import PROPERTIES
 
@@ -52,28 +53,30 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
     Raises:
         PackageInvalid: it is missing, or does not fit the model.
     """
+    file = read_arrays(directory / REFERENCE_FILE)
     try:
-        with np.load(directory / REFERENCE_FILE, allow_pickle=False) as file:
-            found = Reference(
-                np.asarray(file["probabilities"], np.float16),
-                np.asarray(file["embedding_mean"], np.float32),
-                np.asarray(file["embedding_std"], np.float32),
-                np.asarray(file["embedding_projection"], np.float32),
-                np.asarray(file["embedding_scores"], np.float16),
-                np.asarray(file["properties"], np.float32) if "properties" in file else None,
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = Reference(
+            np.asarray(file["probabilities"], np.float16),
+            np.asarray(file["embedding_mean"], np.float32),
+            np.asarray(file["embedding_std"], np.float32),
+            np.asarray(file["embedding_projection"], np.float32),
+            np.asarray(file["embedding_scores"], np.float16),
+            np.asarray(file["properties"], np.float32) if "properties" in file else None,
+        )
+        count = len(found.probabilities), len(found.embedding_scores)
+    except (ValueError, KeyError, TypeError) as error:
         raise PackageInvalid(
             f"{REFERENCE_FILE} cannot be read ({error}).", "Publish the model again."
         ) from error
+    width = len(PROPERTIES)
     directions = found.embedding_projection.shape[-1] if found.embedding_projection.ndim == 2 else -1
     expected: list[tuple[npt.NDArray[Any] | None, tuple[int, ...]]] = [
-        (found.probabilities, (len(found.probabilities), classes)),
+        (found.probabilities, (count[0], classes)),
         (found.embedding_mean, (dimensions,)),
         (found.embedding_std, (dimensions,)),
         (found.embedding_projection, (dimensions, directions)),
-        (found.embedding_scores, (len(found.embedding_scores), directions)),
-        (found.properties, (0 if found.properties is None else len(found.properties), len(PROPERTIES))),
+        (found.embedding_scores, (count[1], directions)),
+        (found.properties, (0 if found.properties is None else found.properties.size // width, width)),
     ]
     for array, shape in expected:
         if array is not None and (array.shape != shape or not np.isfinite(array).all()):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import resource
 import socket
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.testbed.predictors import NAME, Server
+from tests.testbed.predictors import NAME, Server, running_predictor
 from tests.testbed.tiny_package import encoded, picture
 
 BOMB = encoded(Image.new("1", (20_000, 20_000)))
@@ -106,3 +110,43 @@ def test_requests_beyond_the_queue_are_told_to_come_back_and_the_rest_is_answere
     started = time.monotonic()
     assert server.predict(picture("red")).status == 200
     assert time.monotonic() - started < 20
+
+
+AT_ONCE = 10_000
+
+
+async def burst(port: int, request: bytes, count: int) -> Counter[int]:
+    """Send a request on each of so many connections of its own at once; the answers by their status."""
+
+    async def ask() -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status
+
+    return Counter(await asyncio.gather(*(ask() for _ in range(count))))
+
+
+def resident_mib(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1_024
+
+
+def test_ten_thousand_requests_at_once_are_answered_or_told_to_come_back_in_bounded_memory(
+    package_directory: Path, tmp_path: Path
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(AT_ONCE, most - 500)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    image = picture("red")
+    head = f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
+    request = f"{head}content-length: {len(image)}\r\n\r\n".encode() + image
+    with running_predictor(package_directory, tmp_path / "log") as server:
+        assert asyncio.run(burst(server.http_port, request, 50))[200] == 50
+        before = resident_mib(server.process.pid)
+        codes = asyncio.run(burst(server.http_port, request, count))
+        assert set(codes) <= {200, 429}
+        assert codes.total() == count
+        assert resident_mib(server.process.pid) - before < 300
+        assert server.predict(image).status == 200

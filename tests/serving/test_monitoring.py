@@ -92,6 +92,31 @@ def test_feedback_that_makes_no_sense_is_a_400_with_a_sentence(watched: Server, 
     assert reply.json["error"]
 
 
+def test_too_much_feedback_at_once_is_refused_unread(watched: Server) -> None:
+    assert watched.request("POST", "/feedback", b"[" * 1_000_001).status == 413
+
+
 def test_monitoring_and_feedback_say_how_to_turn_them_on_where_they_are_off(server: Server) -> None:
     assert "--feedback" in server.request("POST", "/feedback", b"{}").json["error"]
     assert "--feedback" in server.request("GET", "/monitoring").json["feedback"]["message"]
+
+
+def test_a_sample_of_images_is_kept_and_feedback_puts_them_under_their_true_class(
+    package_directory: Path, tmp_path: Path
+) -> None:
+    sample = tmp_path / "sample"
+    options = ("--sample-dir", str(sample), "--sample-rate", "1", "--feedback", "--drain-seconds", "0")
+    with running_predictor(package_directory, tmp_path / "log", *options) as server:
+        ids = [server.predict(image).json["requestId"] for image in shades(4, seed=1)]
+        body = json.dumps({"requestId": ids[0], "label": "blue"}).encode()
+        assert server.request("POST", "/feedback", body).json["taken"] == 1
+        assert server.request("GET", "/monitoring").json["sample"]["letGo"] == 0
+        server.terminate()
+        assert server.process.wait(20) == 0
+    found = sorted(path.relative_to(sample).parts[:2] for path in sample.rglob("*.png"))
+    assert found == [
+        ("labelled", "blue"),
+        ("unlabelled", "blue"),
+        ("unlabelled", "green"),
+        ("unlabelled", "red"),
+    ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import struct
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -168,3 +170,18 @@ def test_metrics_count_requests_by_code_and_protocol_for_this_model(server: Serv
 def test_no_request_takes_the_model_away(server: Server, verb: str) -> None:
     assert server.request("POST", f"/v2/repository/models/{NAME}/{verb}").status == 403
     assert server.predict(picture("red")).status == 200
+
+
+def test_grpc_listens_where_http_does(server: Server) -> None:
+    sockets = set()
+    for link in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    listening = {
+        fields[1].removeprefix("0000000000000000FFFF0000")  # IPv4 in the table of IPv6
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and fields[9] in sockets
+    }
+    ports = {server.http_port, server.grpc_port}
+    assert listening == {f"0100007F:{port:04X}" for port in ports}

@@ -169,6 +169,9 @@ def test_a_reference_of_another_model_is_refused(classes: int, dimensions: int, 
     write_tiny_reference(directory)
     with pytest.raises(PackageInvalid, match="does not fit"):
         read_reference(directory, classes, dimensions)
+    np.savez_compressed(directory / REFERENCE_FILE, probabilities=np.zeros(2**27, np.uint8))
+    with pytest.raises(PackageInvalid, match="unpacks to"):
+        read_reference(directory, 3, 4)
     (directory / REFERENCE_FILE).write_bytes(b"not an archive")
     with pytest.raises(PackageInvalid, match="cannot be read"):
         read_reference(directory, 3, 4)

@@ -24,7 +24,7 @@ def routes(directory: Path, name: str) -> Routes:
     identity = Identity(name, "sha256:0")
     predictor = Predictor(write_tiny_package(directory), threads=1)
     engine, metrics = Engine(predictor, Limits(1)), Metrics(identity, LABELS)
-    watch = Watch(metrics, None, None, engine.compute)
+    watch = Watch(LABELS, metrics, engine.compute)
     return Routes(Service(identity, predictor, engine), metrics, watch, {}, lambda: True)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import resource
 import socket
 import sys
 import time
@@ -43,8 +44,10 @@ def serve(options: argparse.Namespace) -> int:
         TunesmithError: the package cannot be served.
     """
     started = time.perf_counter()
-    for host, port in ((options.host, options.http_port), ("0.0.0.0", options.grpc_port)):
-        require_free(host, port)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes a descriptor
+    for port in (options.http_port, options.grpc_port):
+        require_free(options.host, port)
     # KServe reads sys.argv when it is imported, and knows none of our options.
     sys.argv = sys.argv[:1]
     from tunesmith_package.processors import allowed_processors
@@ -61,6 +64,7 @@ def serve(options: argparse.Namespace) -> int:
 
     from tunesmith_predictor.engine import Limits
     from tunesmith_predictor.guard import BodyLimits
+    from tunesmith_predictor.monitoring.sampler import SampleLimits
     from tunesmith_predictor.server import PackageServer, Settings
     from tunesmith_predictor.service import Identity
 
@@ -76,6 +80,10 @@ def serve(options: argparse.Namespace) -> int:
         options.feedback,
         not options.no_explanations,
         options.access_log,
+        options.sample_dir,
+        SampleLimits(
+            options.sample_rate, options.sample_images, options.sample_bytes, options.sample_days * 86_400
+        ),
     )
     server = PackageServer(
         loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
@@ -170,7 +178,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--grpc-port",
         type=int,
         default=8081,
-        help="0 for none; it listens on every address, whatever --host says",
+        help="0 for none",
     )
     server.add_argument("--threads", type=int, default=0, help="0: the processors that this pod may use")
     server.add_argument(
@@ -194,6 +202,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     server.add_argument("--feedback", action="store_true", help="take true labels at /feedback")
     server.add_argument("--no-explanations", action="store_true", help="answer without activation maps")
+    server.add_argument("--sample-dir", type=Path, metavar="DIR", help="keep a sample of the images here")
+    server.add_argument("--sample-rate", type=_share, default=0.1, help="share of the images considered")
+    server.add_argument("--sample-images", type=_positive, default=1_000, help="kept at most")
+    server.add_argument("--sample-bytes", type=_positive, default=500_000_000, help="of all together")
+    server.add_argument(
+        "--sample-days", type=float, default=30.0, help="after which one without a label goes"
+    )
     server.add_argument("--access-log", action="store_true", help="a line in the log for each request")
     _common(server)
     return server.parse_args(arguments[1:] if arguments[:1] == ["serve"] else arguments)
@@ -204,6 +219,20 @@ def _window(text: str) -> int:
     if images and images < SHORTEST_WINDOW:
         raise argparse.ArgumentTypeError(f"{images} images say nothing: 0, or {SHORTEST_WINDOW} or more")
     return images
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: 0 to 1")
+    return share
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small: 1 or more")
+    return number
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -7,13 +7,17 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
+from grpc import aio
 from kserve import ModelServer
 from kserve.logging import logger
 from kserve.model_repository import ModelRepository
 from kserve.model_server import app
+from kserve.protocol.grpc import server as grpc_server
 
 from tunesmith_package.reference import read_reference
 from tunesmith_predictor import v2
@@ -23,6 +27,7 @@ from tunesmith_predictor.metrics import Metrics
 from tunesmith_predictor.model import PackageModel
 from tunesmith_predictor.monitoring.feedback import Feedback
 from tunesmith_predictor.monitoring.monitor import Monitor
+from tunesmith_predictor.monitoring.sampler import SampleLimits, Sampler
 from tunesmith_predictor.monitoring.watch import Watch
 from tunesmith_predictor.routes import Routes
 from tunesmith_predictor.service import Identity, Service
@@ -45,6 +50,8 @@ class Settings:
         drift_window: how many images are compared with the package's reference; 0 for no monitoring.
         feedback: whether true labels are taken.
         explanations: whether activation maps are drawn where they are asked for.
+        sample_folder: where a sample of the images is kept; None for none.
+        sample: what may be kept there.
         access_log: whether each request is a line in the log; the metrics count them anyway.
     """
 
@@ -59,6 +66,8 @@ class Settings:
     feedback: bool = False
     explanations: bool = True
     access_log: bool = False
+    sample_folder: Path | None = None
+    sample: SampleLimits = field(default_factory=SampleLimits)
 
 
 class _FixedRepository(ModelRepository):  # type: ignore[misc]
@@ -91,7 +100,15 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         self._engine = Engine(loaded.predictor, settings.engine, metrics.engine(), inspect=inspect)
         metrics.in_flight.set_function(lambda: self._engine.in_flight)
         feedback = Feedback(loaded.predictor.labels) if settings.feedback else None
-        self._watch = Watch(metrics, monitor, feedback, self._engine.compute)
+        sampler = Sampler(settings.sample_folder, settings.sample) if settings.sample_folder else None
+        self._watch = Watch(
+            loaded.predictor.labels,
+            metrics,
+            self._engine.compute,
+            monitor=monitor,
+            feedback=feedback,
+            sampler=sampler,
+        )
         service = Service(
             identity,
             loaded.predictor,
@@ -122,6 +139,7 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         rest.config.host, rest.config.access_log = self._settings.host, self._settings.access_log
         # KServe's times each request and writes three lines of log about it.
         rest._add_middlewares = lambda app: None
+        _grpc_listens_on(self._settings.host)
         self._engine.start()
         self._watch.start()
         await asyncio.gather(*self.servers)
@@ -152,6 +170,21 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         rest.should_exit = True
         if self._grpc_server:
             await self._grpc_server.stop()
+
+
+def _grpc_listens_on(host: str) -> None:
+    """Have KServe's gRPC server listen where HTTP does; by itself it listens on every address."""
+    everywhere = host in ("0.0.0.0", "::")
+
+    def server(*args: Any, **settings: Any) -> Any:
+        made = aio.server(*args, **settings)
+        add = made.add_insecure_port
+        one = f"[{host}]" if ":" in host else host
+        if not everywhere:
+            made.add_insecure_port = lambda address: add(f"{one}:{address.rpartition(':')[2]}")
+        return made
+
+    grpc_server.aio = SimpleNamespace(server=server)
 
 
 def _monitor(loaded: Loaded, window: int) -> Monitor | None:

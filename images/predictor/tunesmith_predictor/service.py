@@ -51,7 +51,7 @@ class Service:
         identity: Identity,
         predictor: Predictor,
         engine: Engine,
-        on_answers: Callable[[Answers], None] = lambda answers: None,
+        on_answers: Callable[[Request, Answers], None] = lambda request, answers: None,
         *,
         explanations: bool = True,
     ) -> None:
@@ -83,7 +83,7 @@ class Service:
             raise
         explanations = [one for _, one in pairs if one is not None]
         answers = Answers(request_id or new_request_id(), [one for one, _ in pairs], explanations, options)
-        self._on_answers(answers)
+        self._on_answers(request, answers)
         return answers
 
     async def _one(

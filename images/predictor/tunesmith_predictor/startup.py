@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith_api.reasons import PackageInvalid, SelfTestFailed
+from tunesmith_package.arrays import read_arrays
 from tunesmith_package.inference import Predictor
 from tunesmith_package.package import ModelPackage, open_package
 
@@ -90,13 +91,13 @@ def read_golden(directory: Path) -> tuple[list[bytes], np.ndarray[Any, np.dtype[
     Raises:
         PackageInvalid: the file is missing or is not what the trainer writes.
     """
+    file = read_arrays(directory / GOLDEN_FILE)
     try:
-        with np.load(directory / GOLDEN_FILE, allow_pickle=False) as file:
-            data, offsets = file["images"].tobytes(), file["offsets"].tolist()
-            expected = np.asarray(file["probabilities"], np.float32)
-            tolerance = float(file["tolerance"])
+        data, offsets = file["images"].tobytes(), file["offsets"].tolist()
+        expected = np.asarray(file["probabilities"], np.float32)
+        tolerance = float(file["tolerance"])
         images = [data[start:end] for start, end in pairwise(offsets)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise PackageInvalid(
             f"{GOLDEN_FILE} cannot be read ({error}).", "Publish the model again."
         ) from error

@@ -144,7 +144,9 @@ def test_accuracy(result: tune.Result) -> float:
     model = build_model(config)
     with result.checkpoint.as_directory() as folder:
         model.load_state_dict(torch.load(Path(folder) / "checkpoint.pt", weights_only=True))
-    images = ImageFolder(f"{config['data']}/test", evaluation_transform(config["image_size"]))
+    # Some sets call it val/, beside train/ alone.
+    [held_out] = [one for one in map(Path(config["data"]).joinpath, ("test", "val")) if one.is_dir()]
+    images = ImageFolder(held_out, evaluation_transform(config["image_size"]))
     return evaluate(model, DataLoader(images, BATCH_SIZE), memory_format(config))[1]
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import kolmogorov
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -61,6 +60,8 @@ def compare(name: str, reference: FloatArray, window: FloatArray, threshold: flo
     m, n = len(reference), len(window)
     if min(m, n) < MINIMUM:
         return Finding(name, n, m, threshold)
+    from scipy.special import kolmogorov  # here: a server starts without the time that this takes
+
     statistics = kolmogorov_smirnov(reference, window)
     column = int(statistics.argmax())
     statistic = float(statistics[column])

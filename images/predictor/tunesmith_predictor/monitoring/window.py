@@ -16,6 +16,9 @@ from tunesmith_predictor.engine import Answer
 MOST_ROWS = 2_000
 """Of longer windows so many images are kept, evenly spaced: more make no test better than chance allows."""
 
+MOST_KEYS = 10_000
+"""An image is known again among so many last ones at most."""
+
 
 class Ring:
     """The last rows of a table of fixed size."""
@@ -73,7 +76,7 @@ class Window:
         self._probabilities = Ring(rows, classes, np.float16)
         self._scores = Ring(rows, reference.embedding_scores.shape[1], np.float16)
         self._properties = Ring(rows, len(PROPERTIES), np.float32)
-        self._keys: deque[int] = deque(maxlen=images)
+        self._keys: deque[int] = deque(maxlen=min(images, MOST_KEYS))
         self._known: set[int] = set()
         self._images = self._repeated = self._different = 0
 

@@ -1,0 +1,251 @@
+"""The predictor under load, on this machine alone: what it reaches of the kernel's speed, and what it costs.
+
+MobileNetV2 and ResNet-50 with random weights and twelve classes, JPEG bodies of flowers12, sent by oha, a
+process of its own. Latency figures are open loop: a request counts from when it was due.
+
+* single: the median latency of one request at a time.
+* saturated: answers a second with 32 connections that always have a request on its way.
+* within: the highest rate whose 99th percentile is within twice the single latency.
+* kernel: images a second that ONNX Runtime reaches on ready tensors with the same threads, in the best of its
+  batch sizes, measured before and after the server and averaged.
+* health: 99th percentile of the health endpoint while the server is saturated.
+* start: seconds until ready, above those of importing kserve alone, the two in turns.
+* memory: resident memory after 10,000 and 20,000 requests.
+* monitoring: saturated throughput with and without monitoring, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from tests.bench.harness import data, load
+from tests.bench.harness.report import REPOSITORY, Report, Target, parser
+from tests.testbed.predictors import NAME as MODEL
+from tests.testbed.predictors import Server, running_predictor
+from tests.testbed.tiny_package import HEADER, write_golden
+
+from tunesmith_package.inference import Predictor, softmax
+from tunesmith_package.package import publish_package
+from tunesmith_package.preprocess import Preprocess, decode
+from tunesmith_package.processors import allowed_processors
+from tunesmith_package.properties import input_properties
+from tunesmith_package.store import open_store
+from tunesmith_trainer.publish.export import export_classifier
+from tunesmith_trainer.publish.reference import write_reference
+from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
+
+NAME = "serving"
+MODELS = ("mobilenet_v2", "resnet50")
+SIDE = 224
+CONNECTIONS = 32
+KERNEL_BATCHES = (1, 2, 4, 8, 16)
+REFERENCE_IMAGES = 60
+QUIET = ("--grpc-port", "0")
+
+
+def package(name: str, photos: Sequence[Path], folder: Path) -> Path:
+    """A package of a network with random weights; its folder."""
+    directory = folder / "built"
+    directory.mkdir(parents=True)
+    preprocess = Preprocess(SIDE, "CenterCrop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    labels = tuple(f"class {number}" for number in range(12))
+    model = ImageClassifier(build_backbone(name, SIDE, seed=0), len(labels))
+    model.head.weight.data.normal_(0, 0.01)
+    pixels = np.stack([decode(path.read_bytes(), preprocess).pixels for path in photos[:REFERENCE_IMAGES]])
+    export_classifier(model, preprocess, labels, pixels[:4], directory)
+    predictor = Predictor(directory)
+    outputs = [predictor.run(preprocess.normalise(one[np.newaxis]), feature_map=False) for one in pixels]
+    probabilities = softmax(np.concatenate([one.logits for one in outputs]))
+    embeddings = np.concatenate([one.embedding for one in outputs])
+    write_reference(directory, probabilities, embeddings, np.stack([input_properties(one) for one in pixels]))
+    write_golden(directory)
+    published = publish_package(directory, open_store((folder / "store").as_uri()), MODEL, HEADER)
+    return Path(published.uri.removeprefix("file://"))
+
+
+KERNEL = """
+import json, sys, time
+import numpy as np
+from pathlib import Path
+from tunesmith_package.inference import Predictor
+
+directory, seconds, threads = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+predictor, rates = Predictor(directory, threads), {}
+for batch in map(int, sys.argv[4:]):
+    tensor = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+    predictor.run(tensor, feature_map=False)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        predictor.run(tensor, feature_map=False)
+        count += batch
+    rates[batch] = count / (time.perf_counter() - started)
+print(json.dumps(rates))
+"""
+
+
+def kernel_rate(directory: Path, seconds: float) -> float:
+    """Images a second of ONNX Runtime alone, in the best of its batch sizes."""
+    command = [sys.executable, "-c", KERNEL, str(directory), str(seconds), str(allowed_processors())]
+    command += map(str, KERNEL_BATCHES)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    return float(max(json.loads(done.stdout).values()))
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """Seconds that a command takes."""
+    started = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True, cwd=REPOSITORY)
+    return time.perf_counter() - started
+
+
+class Bench:
+    """One model's measurements."""
+
+    def __init__(self, options: argparse.Namespace, directory: Path, body: Path, work: Path) -> None:
+        """Keep what all of them need."""
+        self.options, self.directory, self.body, self.work = options, directory, body, work
+        self.program: Path = options.program
+
+    @contextmanager
+    def server(self, *more: str) -> Iterator[tuple[Server, load.Target]]:
+        """A predictor that is warm, and where to ask it."""
+        with running_predictor(self.directory, self.work / "log", *QUIET, *more) as server:
+            url = f"http://127.0.0.1:{server.http_port}/v1/models/{MODEL}:predict"
+            target = load.Target(url, self.body)
+            load.run(self.program, target, "-n", 100, "-c", 4)
+            yield server, target
+
+    def saturated(self, target: load.Target, seconds: float | None = None) -> float:
+        """Answers a second with all connections busy."""
+        length = f"{seconds or self.options.seconds:g}s"
+        met = load.run(self.program, target, "-z", length, "-c", CONNECTIONS)
+        if not met.all_answered:
+            raise RuntimeError(f"not every request was answered: {met}")
+        return met.rate
+
+    def speed(self) -> dict[str, Any]:
+        """Single latency, saturation, the highest rate within bounds, and the kernel's own speed."""
+        before = kernel_rate(self.directory, self.options.seconds / 4)
+        with self.server() as (_, target):
+            single = load.run(self.program, target, "-n", 200, "-c", 1).percentiles["p50"]
+            saturated = self.saturated(target)
+            within, tried = load.highest_rate(
+                self.program, target, 2 * single, saturated, seconds=self.options.seconds, steps=6
+            )
+        kernel = mean((before, kernel_rate(self.directory, self.options.seconds / 4)))
+        return {
+            "single": single,
+            "saturated": saturated,
+            "within": within,
+            "kernel": kernel,
+            "share": saturated / kernel,
+            "tried": tried,
+        }
+
+    def health(self) -> float:
+        """The 99th percentile of the health endpoint while all connections are busy."""
+        with self.server() as (server, target):
+            busy = [*load.command(self.program, target, "-z", f"{self.options.seconds + 4:g}s")]
+            with subprocess.Popen([*busy, "-c", str(CONNECTIONS)], stdout=subprocess.DEVNULL) as loading:
+                time.sleep(2)
+                ready = load.Target(f"http://127.0.0.1:{server.http_port}/v2/health/ready")
+                met = load.open_loop(self.program, ready, 50, self.options.seconds)
+                loading.wait()
+        if not met.all_answered:
+            raise RuntimeError(f"the health endpoint did not always answer: {met}")
+        return met.percentiles["p99"]
+
+    def start(self) -> float:
+        """Seconds until ready, above those of importing kserve alone."""
+        more = []
+        for _ in range(self.options.repeats):
+            alone = seconds_of([sys.executable, "-c", "import kserve"])
+            started = time.perf_counter()
+            with running_predictor(self.directory, self.work / "log", *QUIET):
+                more.append(time.perf_counter() - started - alone)
+        return median(more)
+
+    def memory(self) -> tuple[float, float]:
+        """Resident MiB after half of the requests and after all."""
+        half = self.options.requests // 2
+        with self.server() as (server, target):
+            seen = []
+            for _ in range(2):
+                load.run(self.program, target, "-n", half, "-c", CONNECTIONS)
+                status = Path(f"/proc/{server.process.pid}/status").read_text()
+                seen.append(int(status.partition("VmRSS:")[2].split()[0]) / 1_024)
+        return seen[0], seen[1]
+
+    def monitoring(self) -> float:
+        """The share of throughput that monitoring costs, from pairs in turns."""
+        costs = []
+        for _ in range(self.options.repeats):
+            rates = []
+            for window in ("1000", "0"):
+                with self.server("--drift-window", window) as (_, target):
+                    rates.append(self.saturated(target))
+            costs.append(1 - rates[0] / rates[1])
+        return median(costs)
+
+
+def targets(name: str, row: dict[str, Any]) -> list[Target]:
+    """What is promised of a model's measurements."""
+    if name == "resnet50":
+        return [Target("resnet50: share of the kernel's speed", row["share"], "at least", 0.85)]
+    growth = row["memory"] / row["memoryHalf"] - 1
+    return [
+        Target("health endpoint under full load, p99", 1_000 * row["health"], "at most", 50, " ms"),
+        Target("start until ready, above importing kserve", row["start"], "at most", 1.5, " s"),
+        Target("resident memory after all requests", row["memory"], "at most", 400, " MiB"),
+        Target("growth of it over the last half", 100 * growth, "at most", 2, " %"),
+        Target("throughput that monitoring costs", 100 * row["monitoring"], "at most", 5, " %"),
+    ]
+
+
+def main() -> int:
+    """Measure and tell."""
+    options_parser = parser(__doc__)
+    options_parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    options_parser.add_argument("--seconds", type=float, default=10, help="of each load (default: 10)")
+    options_parser.add_argument("--requests", type=int, default=20_000, help="for memory (default: 20,000)")
+    options_parser.add_argument(
+        "--repeats", type=int, default=5, help="of what is done in turns (default: 5)"
+    )
+    options = options_parser.parse_args()
+    photos = sorted(data.photos("flowers12", NAME).glob("test/*/*.jpg"))
+    options.program = load.generator(NAME)
+    # A photo of middling size: requests of one body are what load generators send.
+    body = sorted(photos, key=lambda path: path.stat().st_size)[len(photos) // 2]
+    report = Report(NAME, full=options.requests >= 20_000 and options.seconds >= 10)
+    report.facts["bodyBytes"] = body.stat().st_size
+    with data.workplace(options.keep) as work:
+        for name in options.models:
+            bench = Bench(options, package(name, photos, work / name), body, work)
+            row = bench.speed()
+            report.facts[f"{name} rates tried"] = row.pop("tried")
+            if name == "mobilenet_v2":
+                further: dict[str, Callable[[], float]] = {
+                    "health": bench.health,
+                    "start": bench.start,
+                    "monitoring": bench.monitoring,
+                }
+                row |= {what: measure() for what, measure in further.items()}
+                row["memoryHalf"], row["memory"] = bench.memory()
+            report.add(model=name, **row)
+            report.targets += targets(name, row)
+    columns = ("model", "single", "saturated", "within", "kernel", "share")
+    return report.finish(columns, output=options.output, check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
