@@ -15,7 +15,7 @@ def input_properties(pixels: Uint8Array) -> Float32Array:
     variance of its Laplacian (Pech-Pacheco et al. 2000), saturation the mean difference between the strongest
     and the weakest channel (0 to 1).
     """
-    luma = pixels @ _LUMA
+    luma: Float32Array = np.asarray(pixels @ _LUMA, np.float32)
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1]
     laplacian += luma[1:-1, :-2]
     laplacian += luma[1:-1, 2:]

@@ -130,7 +130,7 @@ def photos(name: str, work: Path, weights: Path, seed_photos: dict[str, Path]) -
     for shift, kind in CORRUPTIONS.items():
         for strength, severity in SEVERITIES.items():
             variants[f"{shift} {strength}"] = look(predictor, corrupt(pixels, kind, severity, seeds))
-    others = sorted(seed_photos[SETS[name]].glob("test/*/*"))
+    others = sorted(path for path in seed_photos[SETS[name]].glob("*/*/*") if path.parts[-3] != "train")
     labels = np.array([predictor.labels.index(path.parent.name) for path in left], np.int64)
     return predictor, Photos(labels, variants, look(predictor, decoded(others, predictor.preprocess)))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -25,6 +27,7 @@ from tests.testbed.tiny_package import (
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_package.package import PublishedPackage, publish_package
 from tunesmith_package.store import open_store
+from tunesmith_predictor.engine import STEP_BACK
 
 OTHER = "sha256:" + "0" * 64
 
@@ -153,3 +156,14 @@ def test_a_second_signal_ends_it_at_once(package_directory: Path, tmp_path: Path
         time.sleep(0.5)
         server.terminate()
         assert server.process.wait(15) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_threads_that_compute_let_the_event_loop_go_first(package_directory: Path, tmp_path: Path) -> None:
+    with running_predictor(package_directory, tmp_path / "log", "--threads", "2") as server:
+        assert server.predict(picture("red")).status == 200
+        tasks = Path(f"/proc/{server.process.pid}/task")
+        nice = [int(one.read_text().rpartition(")")[2].split()[16]) for one in tasks.glob("*/stat")]
+        own = int((tasks / str(server.process.pid) / "stat").read_text().rpartition(")")[2].split()[16])
+    assert own == os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice.count(own + STEP_BACK) >= 3, "the model's thread, the runtime's other one, a decoder"

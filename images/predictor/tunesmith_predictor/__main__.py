@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tunesmith_api.reasons import DiskFull, TunesmithError, exit_code
@@ -51,15 +52,19 @@ def serve(options: argparse.Namespace) -> int:
     # KServe reads sys.argv when it is imported, and knows none of our options.
     sys.argv = sys.argv[:1]
     from tunesmith_package.processors import allowed_processors
+    from tunesmith_predictor.engine import step_back
     from tunesmith_predictor.startup import load
 
     threads = options.threads or allowed_processors()
-    loaded = load(
-        options.model_dir,
-        digest=options.digest,
-        threads=threads,
-        require_verified=not options.allow_unverified,
-    )
+    # In a thread that steps back: the runtime's own threads take its priority over.
+    with ThreadPoolExecutor(1, "load", step_back) as loader:
+        loaded = loader.submit(
+            load,
+            options.model_dir,
+            digest=options.digest,
+            threads=threads,
+            require_verified=not options.allow_unverified,
+        ).result()
     from kserve.logging import logger
 
     from tunesmith_predictor.engine import Limits

@@ -9,6 +9,10 @@ batches grow until they would take longer than the latency budget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,8 +30,21 @@ from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
 
+STEP_BACK = 10
+"""How much nicer threads that compute are than the one that answers."""
 SMOOTHING = 0.2
 """Weight of the newest batch in the running mean of the seconds that an image takes."""
+
+
+def step_back() -> None:
+    """Let the event loop go before this thread, and before those that it starts.
+
+    On Linux priority belongs to a thread. Without this, health checks wait behind images for a processor.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + STEP_BACK)
 
 
 class Runner(Protocol):
@@ -135,8 +152,8 @@ class Engine:
         """Nothing runs before `start`; with ``inspect`` each image's properties are measured."""
         self._model, self._limits, self._inspect = model, limits, inspect
         self._measurements = measurements or Measurements()
-        self._decoders = ThreadPoolExecutor(limits.threads, "decode")
-        self._runner = ThreadPoolExecutor(1, "infer")
+        self._decoders = ThreadPoolExecutor(limits.threads, "decode", step_back)
+        self._runner = ThreadPoolExecutor(1, "infer", step_back)
         self._pending: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         # A decoded image is ten times its encoding, so only the next batches are decoded ahead.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -140,6 +141,10 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         # KServe's times each request and writes three lines of log about it.
         rest._add_middlewares = lambda app: None
         _grpc_listens_on(self._settings.host)
+        # What is there now stays. Going through all of it again and again, the collector would hold up health
+        # checks for a tenth of a second, and cost a fifth of the throughput.
+        gc.collect()
+        gc.freeze()
         self._engine.start()
         self._watch.start()
         await asyncio.gather(*self.servers)

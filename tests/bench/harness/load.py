@@ -97,9 +97,11 @@ def read(text: str) -> Load:
 def open_loop(program: Path, target: Target, rate: float, seconds: float) -> Load:
     """A load of so many requests a second, whether or not they are answered in time.
 
-    Latencies count from when a request was due (Tene's correction for coordinated omission).
+    Latencies count from when a request was due (Tene's correction for coordinated omission). There are as
+    many connections as half a second of requests needs; each is new once, which few requests would show.
     """
-    return run(program, target, "-z", f"{seconds:g}s", "-q", f"{rate:g}", "--latency-correction", "-c", 200)
+    paced = ("-q", f"{rate:g}", "--latency-correction", "-c", max(4, round(rate / 2)))
+    return run(program, target, "-z", f"{seconds:g}s", *paced)
 
 
 def highest_rate(
