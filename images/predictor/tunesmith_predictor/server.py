@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
-from grpc import aio
 from kserve import ModelServer
 from kserve.logging import logger
 from kserve.model_repository import ModelRepository
@@ -179,7 +178,7 @@ class PackageServer(ModelServer):  # type: ignore[misc]
 
 def _grpc_listens_on(host: str) -> None:
     """Have KServe's gRPC server listen where HTTP does; by itself it listens on every address."""
-    everywhere = host in ("0.0.0.0", "::")
+    aio, everywhere = grpc_server.aio, host in ("0.0.0.0", "::")
 
     def server(*args: Any, **settings: Any) -> Any:
         made = aio.server(*args, **settings)
