@@ -90,6 +90,8 @@ class Endpoint:
         try:
             [one] = document["predictions"]
             classes = tuple((str(each["label"]), float(each["probability"])) for each in one["classes"])
+            if not classes:
+                raise ValueError("no classes")
             return Answer(classes, base64.b64decode(one["explanation"]["png"]) if explain else None)
         except (KeyError, ValueError, TypeError, binascii.Error) as error:
             raise self._stranger() from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import stat
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -34,6 +36,10 @@ def offer(sampler: Sampler, count: int, image: bytes = PNG, label: str = "red", 
     for number in range(start, start + count):
         sampler.offer(f"r{number}", 0, image, label)
         settle(sampler)
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait(20)
 
 
 def settle(sampler: Sampler) -> None:
@@ -93,6 +99,29 @@ def test_bytes_are_bounded_and_images_with_a_label_stay_longest(tmp_path: Path) 
     assert len(found) == 5
     assert sum(one.parts[0] == LABELLED for one in found) == 1
     assert sum((tmp_path / one).stat().st_size for one in found) <= 5 * len(PNG)
+
+
+def test_images_with_a_label_never_make_room(tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path, SampleLimits(1.0, 3, 10**9))
+    for number in range(3):
+        offer(sampler, 1, start=number)
+        sampler.label(f"r{number}", 0, "blue")
+    offer(sampler, 40, start=3)
+    sampler.close()
+    assert [one.parts[0] for one in files(tmp_path)] == [LABELLED] * 3
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith_predictor.monitoring.sampler.CLOSE_SECONDS", 0.1)
+    sampler = Sampler(tmp_path, ALL)
+    hangs = threading.Event()
+    sampler._work.put(functools.partial(_wait, hangs))
+    for number in range(QUEUE + 5):
+        sampler.offer(f"r{number}", 0, PNG, "red")
+    started = time.monotonic()
+    sampler.close()
+    assert time.monotonic() - started < 10
+    hangs.set()
 
 
 def test_an_image_larger_than_all_that_may_be_kept_is_not(tmp_path: Path) -> None:

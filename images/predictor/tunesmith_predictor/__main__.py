@@ -8,6 +8,7 @@ do, on standard error and in the pod's termination message.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import resource
@@ -21,6 +22,7 @@ from pathlib import Path
 from tunesmith_api.reasons import DiskFull, TunesmithError, exit_code
 
 TERMINATION_LOG = Path("/dev/termination-log")
+MOST_DESCRIPTORS = 65_536
 SHORTEST_WINDOW = 50
 """As in a ModelDeployment's spec."""
 
@@ -45,8 +47,7 @@ def serve(options: argparse.Namespace) -> int:
         TunesmithError: the package cannot be served.
     """
     started = time.perf_counter()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes a descriptor
+    _allow_connections()
     for port in (options.http_port, options.grpc_port):
         require_free(options.host, port)
     # KServe reads sys.argv when it is imported, and knows none of our options.
@@ -115,6 +116,15 @@ def fetch(options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(f"{package.digest} is in {options.to}", file=sys.stderr)
     return 0
+
+
+def _allow_connections() -> None:
+    """Each connection takes a descriptor, and systems begin with a thousand of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _of_the_machine(error: OSError) -> TunesmithError:

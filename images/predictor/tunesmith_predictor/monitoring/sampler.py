@@ -31,13 +31,15 @@ QUEUE = 32
 """Images that may wait for the disk."""
 REMEMBERED = 10_000
 """Images whose request feedback can still name."""
+CLOSE_SECONDS = 3.0
+"""How long the end of the server waits for the disk."""
 _TIDY_SECONDS = 60.0
 _JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
 class SampleLimits:
-    """What may be kept; when there is more, images chosen at random make room, those with a label last.
+    """What may be kept; unlabelled images chosen at random make room for others, those with a label stay.
 
     Attributes:
         rate: share of the images that are considered, 0 to 1.
@@ -60,20 +62,13 @@ class Sampler:
         let_go: images that were chosen and found the queue full or the disk unwilling.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        limits: SampleLimits,
-        *,
-        chance: random.Random | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, folder: Path, limits: SampleLimits, *, chance: random.Random | None = None) -> None:
         """Take over what lies in the folder; begins at once.
 
         Raises:
             OSError: the folder cannot be made or read.
         """
-        self._folder, self._limits, self._now = folder, limits, now
+        self._folder, self._limits = folder, limits
         self._chance = chance or random.Random()
         self._seen = 0
         self.kept = self.let_go = 0
@@ -104,9 +99,10 @@ class Sampler:
         self._enqueue(lambda: self._relabel((request_id, place), label))
 
     def close(self) -> None:
-        """Write what waits, and end."""
-        self._work.put(None)
-        self._thread.join()
+        """Write what waits, and end; a disk that hangs is not waited for."""
+        with contextlib.suppress(queue.Full):
+            self._work.put(None, timeout=CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
 
     def _enqueue(self, work: Callable[[], None]) -> None:
         try:
@@ -144,10 +140,11 @@ class Sampler:
             return False
         total = sum(self._unlabelled.values()) + sum(self._labelled.values())
         while images >= limits.images or total + size > limits.bytes:
-            pile = self._unlabelled or self._labelled
-            path = self._chance.choice(list(pile))
+            if not self._unlabelled:
+                return False  # labels are somebody's work
+            path = self._chance.choice(list(self._unlabelled))
             path.unlink(missing_ok=True)
-            total -= pile.pop(path)
+            total -= self._unlabelled.pop(path)
             images -= 1
         return True
 
@@ -165,7 +162,7 @@ class Sampler:
 
     def _tidy(self) -> None:
         """Forget what people have moved or deleted, and remove what is too old."""
-        now = self._now()
+        now = time.time()
         if now - self._tidied < _TIDY_SECONDS:
             return
         self._tidied = now
