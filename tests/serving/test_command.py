@@ -112,6 +112,30 @@ def test_predict_says_that_something_else_answers(photos: list[Path]) -> None:
     assert "no predictor" in done.stderr
 
 
+class Empty(Stranger):
+    """A server that speaks like a predictor and knows no class."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"models": ["x"], "parameters": {}}')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"predictions": [{"classes": []}]}')
+
+
+def test_predict_refuses_an_answer_without_classes(photos: list[Path]) -> None:
+    with HTTPServer(("127.0.0.1", 0), Empty) as empty:
+        threading.Thread(target=empty.serve_forever, daemon=True).start()
+        done = tunesmith("predict", f"http://127.0.0.1:{empty.server_port}", photos[0])
+        empty.shutdown()
+    assert done.returncode != 0
+    assert "no predictor" in done.stderr
+
+
 RESOURCES = """
 apiVersion: tunesmith.dev/v1alpha1
 kind: TrainingJob

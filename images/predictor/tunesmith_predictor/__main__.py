@@ -75,20 +75,23 @@ def serve(options: argparse.Namespace) -> int:
     from tunesmith_predictor.service import Identity
 
     settings = Settings(
-        options.host,
-        options.http_port,
-        options.grpc_port or None,
-        Limits(threads, options.max_waiting, options.max_batch, options.latency_budget),
-        BodyLimits(options.max_body_bytes, options.max_bodies_bytes, options.body_seconds),
-        options.drain_seconds,
-        options.grace_seconds,
-        options.drift_window,
-        options.feedback,
-        not options.no_explanations,
-        options.access_log,
-        options.sample_dir,
-        SampleLimits(
-            options.sample_rate, options.sample_images, options.sample_bytes, options.sample_days * 86_400
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port or None,
+        engine=Limits(threads, options.max_waiting, options.max_batch, options.latency_budget),
+        bodies=BodyLimits(options.max_body_bytes, options.max_bodies_bytes, options.body_seconds),
+        drain_seconds=options.drain_seconds,
+        grace_seconds=options.grace_seconds,
+        drift_window=options.drift_window,
+        feedback=options.feedback,
+        explanations=not options.no_explanations,
+        access_log=options.access_log,
+        sample_folder=options.sample_dir,
+        sample=SampleLimits(
+            rate=options.sample_rate,
+            images=options.sample_images,
+            bytes=options.sample_bytes,
+            seconds=options.sample_days * 86_400,
         ),
     )
     server = PackageServer(
