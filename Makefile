@@ -131,7 +131,8 @@ verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not 
 
 # Pins that still fit stay as they are. A version's list of hashes grows when its authors add a wheel for another
 # platform, so the check above compares versions and leaves the hashes to the installer.
-LOCK_FILES := tests/bootstrap.txt tests/requirements.txt images/trainer/requirements.txt images/predictor/requirements.txt
+LOCK_FILES := tests/bootstrap.txt tests/requirements.txt tests/bench/plain/requirements.txt \
+	images/trainer/requirements.txt images/predictor/requirements.txt
 LOCKS :=
 .PHONY: lock
 lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions)
@@ -140,6 +141,8 @@ lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions
 	@if [ -n '$(LOCKS)' ]; then for lock in $(LOCK_FILES); do mkdir -p $(LOCKS)$${lock%/*}; cp $$lock $(LOCKS)$$lock; done; fi
 	@$(LOCK) $(LOCK_FLAGS) --group bootstrap --output-file $(LOCKS)tests/bootstrap.txt
 	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
+	@$(LOCK) $(LOCK_FLAGS) --group servers --output-file $(LOCKS)tests/bench/plain/requirements.txt \
+	  --constraint <(sed -nE 's/^((kserve|onnxruntime|pillow|torch|torchvision)==[^ ]+).*/\1/p' tests/requirements.txt)
 	@for image in trainer predictor; do \
 	  $(LOCK) $(LOCK_FLAGS) pyproject.toml --extra $$image --constraint tests/requirements.txt \
 	    --output-file $(LOCKS)images/$$image/requirements.txt; done

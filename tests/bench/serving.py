@@ -1,11 +1,14 @@
-"""The predictor under load, on this machine alone: what it reaches of the kernel's speed, and what it costs.
+"""The predictor under load, beside other servers, beside the kernel's own speed, and what it costs.
 
 MobileNetV2 and ResNet-50 with random weights and twelve classes, JPEG bodies of flowers12, sent by oha, a
 process of its own. Latency figures are open loop: a request counts from when it was due.
 
 * single: the median latency of one request at a time.
 * saturated: answers a second with 32 connections that always have a request on its way.
-* within: the highest rate whose 99th percentile is within twice the single latency.
+* within: the highest rate whose 99th percentile is within twice the server's own single latency.
+* others: the same three of LitServe, BentoML and a custom model of KServe, each as its documentation shows it
+  with torch, and with ONNX Runtime and the predictor's own file in place of torch. The predictor is measured
+  before and after them, and the mean counts.
 * kernel: images a second that ONNX Runtime reaches on ready tensors with the same threads, in the best of its
   batch sizes, measured before and after the server and averaged.
 * health: 99th percentile of the health endpoint while the server is saturated.
@@ -23,12 +26,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from tests.bench.harness import data, load
+from tests.bench.harness import data, load, servers
 from tests.bench.harness.report import REPOSITORY, Report, Target, parser
 from tests.testbed.predictors import NAME as MODEL
 from tests.testbed.predictors import Server, running_predictor
@@ -47,7 +51,6 @@ from tunesmith_trainer.search.backbones import ImageClassifier, build_backbone
 NAME = "serving"
 MODELS = ("mobilenet_v2", "resnet50")
 SIDE = 224
-CONNECTIONS = 32
 KERNEL_BATCHES = (1, 2, 4, 8, 16)
 REFERENCE_IMAGES = 60
 QUIET = ("--grpc-port", "0")
@@ -111,9 +114,11 @@ def seconds_of(command: Sequence[str]) -> float:
 class Bench:
     """One model's measurements."""
 
-    def __init__(self, options: argparse.Namespace, directory: Path, body: Path, work: Path) -> None:
+    def __init__(
+        self, name: str, options: argparse.Namespace, directory: Path, body: Path, work: Path
+    ) -> None:
         """Keep what all of them need."""
-        self.options, self.directory, self.body, self.work = options, directory, body, work
+        self.name, self.options, self.directory, self.body, self.work = name, options, directory, body, work
         self.program: Path = options.program
 
     @contextmanager
@@ -125,38 +130,45 @@ class Bench:
             load.run(self.program, target, "-n", 100, "-c", 4)
             yield server, target
 
-    def saturated(self, target: load.Target, seconds: float | None = None) -> float:
-        """Answers a second with all connections busy."""
-        length = f"{seconds or self.options.seconds:g}s"
-        met = load.run(self.program, target, "-z", length, "-c", CONNECTIONS)
-        if not met.all_answered:
-            raise RuntimeError(f"not every request was answered: {met}")
-        return met.rate
-
-    def speed(self) -> dict[str, Any]:
-        """Single latency, saturation, the highest rate within bounds, and the kernel's own speed."""
-        before = kernel_rate(self.directory, self.options.seconds / 4)
+    def own_speed(self) -> load.Speed:
+        """How fast the predictor is."""
         with self.server() as (_, target):
-            single = load.run(self.program, target, "-n", 200, "-c", 1).percentiles["p50"]
-            saturated = self.saturated(target)
-            within, tried = load.highest_rate(
-                self.program, target, 2 * single, saturated, seconds=self.options.seconds, steps=6
-            )
+            return load.speed(self.program, target, self.options.seconds)
+
+    def speed(self, report: Report) -> dict[str, Any]:
+        """How fast the predictor is, beside the others and beside the kernel."""
+        before = kernel_rate(self.directory, self.options.seconds / 4)
+        seen = [self.own_speed()]
+        others = self.others(report) if self.options.others else {}
+        seen.append(self.own_speed())
         kernel = mean((before, kernel_rate(self.directory, self.options.seconds / 4)))
-        return {
-            "single": single,
-            "saturated": saturated,
-            "within": within,
-            "kernel": kernel,
-            "share": saturated / kernel,
-            "tried": tried,
-        }
+        for number, one in enumerate(seen):
+            report.facts[f"{self.name}, rates tried, {number}"] = one.tried
+        row = {what: mean(getattr(one, what) for one in seen) for what in ("single", "saturated", "within")}
+        report.add(model=self.name, who="Tunesmith", **row, kernel=kernel, share=row["saturated"] / kernel)
+        return {**report.rows[-1], "others": others}
+
+    def others(self, report: Report) -> dict[str, float]:
+        """What the best of the other servers reach within their bound, by what computes in them."""
+        best: dict[str, float] = {}
+        for engine, onnx in (("torch", None), ("ONNX Runtime", self.directory / "model.onnx")):
+            for other in servers.OTHERS:
+                with servers.running(
+                    other, self.options.python, self.body, self.work, self.name, onnx
+                ) as target:
+                    load.run(self.program, target, "-n", 100, "-c", 4)
+                    seen = load.speed(self.program, target, self.options.seconds)
+                what = asdict(seen)
+                report.facts[f"{self.name}, {other.name}, {engine}, rates tried"] = what.pop("tried")
+                report.add(model=self.name, who=f"{other.name}, {engine}", **what)
+                best[engine] = max(best.get(engine, 0), seen.within)
+        return best
 
     def health(self) -> float:
         """The 99th percentile of the health endpoint while all connections are busy."""
         with self.server() as (server, target):
             busy = [*load.command(self.program, target, "-z", f"{self.options.seconds + 4:g}s")]
-            with subprocess.Popen([*busy, "-c", str(CONNECTIONS)], stdout=subprocess.DEVNULL) as loading:
+            with subprocess.Popen([*busy, "-c", str(load.CONNECTIONS)], stdout=subprocess.DEVNULL) as loading:
                 time.sleep(2)
                 ready = load.Target(f"http://127.0.0.1:{server.http_port}/v2/health/ready")
                 # As the kubelet asks: on a connection of its own each time.
@@ -183,7 +195,7 @@ class Bench:
         with self.server() as (server, target):
             seen = []
             for _ in range(2):
-                load.run(self.program, target, "-n", half, "-c", CONNECTIONS)
+                load.run(self.program, target, "-n", half, "-c", load.CONNECTIONS)
                 status = Path(f"/proc/{server.process.pid}/status").read_text()
                 seen.append(int(status.partition("VmRSS:")[2].split()[0]) / 1_024)
         return seen[0], seen[1]
@@ -195,15 +207,28 @@ class Bench:
             rates = []
             for window in ("1000", "0"):
                 with self.server("--drift-window", window) as (_, target):
-                    rates.append(self.saturated(target))
+                    rates.append(load.saturate(self.program, target, self.options.seconds))
             costs.append(1 - rates[0] / rates[1])
         return median(costs)
 
 
-def targets(name: str, row: dict[str, Any]) -> list[Target]:
-    """What is promised of a model's measurements."""
+TIMES_FASTER = {"mobilenet_v2": 2.0, "resnet50": 1.7}
+
+
+def speed_targets(name: str, row: dict[str, Any]) -> list[Target]:
+    """What is promised of a model's speed."""
+    found = []
+    for engine, limit in (("torch", TIMES_FASTER[name]), ("ONNX Runtime", 1.0)):
+        if best := row["others"].get(engine):
+            what = f"{name}: times the best of the others with {engine}, within the bound of latency"
+            found.append(Target(what, row["within"] / best, "at least", limit, "x"))
     if name == "resnet50":
-        return [Target("resnet50: share of the kernel's speed", row["share"], "at least", 0.85)]
+        found.append(Target("resnet50: share of the kernel's speed", row["share"], "at least", 0.85))
+    return found
+
+
+def cost_targets(row: dict[str, Any]) -> list[Target]:
+    """What is promised of the predictor's costs."""
     growth = row["memory"] / row["memoryHalf"] - 1
     return [
         Target("health endpoint under full load, p99", 1_000 * row["health"], "at most", 50, " ms"),
@@ -223,6 +248,8 @@ def main() -> int:
     options_parser.add_argument(
         "--repeats", type=int, default=5, help="of what is done in turns (default: 5)"
     )
+    options_parser.add_argument("--no-others", dest="others", action="store_false", help="Tunesmith alone")
+    options_parser.add_argument("--no-costs", dest="costs", action="store_false", help="only speed")
     options = options_parser.parse_args()
     photos = sorted(data.photos("flowers12", NAME).glob("test/*/*.jpg"))
     options.program = load.generator(NAME)
@@ -230,22 +257,24 @@ def main() -> int:
     body = sorted(photos, key=lambda path: path.stat().st_size)[len(photos) // 2]
     report = Report(NAME, full=options.requests >= 20_000 and options.seconds >= 10)
     report.facts["bodyBytes"] = body.stat().st_size
+    if options.others:
+        options.python = servers.environment(NAME)
+        report.facts["others"] = servers.versions(options.python)
     with data.workplace(options.keep) as work:
         for name in options.models:
-            bench = Bench(options, package(name, photos, work / name), body, work)
-            row = bench.speed()
-            report.facts[f"{name} rates tried"] = row.pop("tried")
-            if name == "mobilenet_v2":
+            bench = Bench(name, options, package(name, photos, work / name), body, work)
+            report.targets += speed_targets(name, bench.speed(report))
+            if name == "mobilenet_v2" and options.costs:
                 further: dict[str, Callable[[], float]] = {
                     "health": bench.health,
                     "start": bench.start,
                     "monitoring": bench.monitoring,
                 }
-                row |= {what: measure() for what, measure in further.items()}
-                row["memoryHalf"], row["memory"] = bench.memory()
-            report.add(model=name, **row)
-            report.targets += targets(name, row)
-    columns = ("model", "single", "saturated", "within", "kernel", "share")
+                costs = {what: measure() for what, measure in further.items()}
+                costs["memoryHalf"], costs["memory"] = bench.memory()
+                report.facts["costs"] = costs
+                report.targets += cost_targets(costs)
+    columns = ("model", "who", "single", "saturated", "within", "kernel", "share")
     return report.finish(columns, output=options.output, check=options.check)
 
 

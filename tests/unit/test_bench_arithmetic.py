@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic: what they conclude must follow from what they measured."""
 
+import email
 import multiprocessing
 import os
 import shutil
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.bench import quality, search
-from tests.bench.harness import command
+from tests.bench.harness import command, servers
 from tests.bench.harness.data import choose_flips, synthetic_image, synthetic_set, without_dropped
 from tests.bench.harness.extrapolation import fit_line, least_epochs
+from tests.bench.harness.load import highest_rate
 from tests.bench.harness.memory import Peaks, family, sizes_of
 from tests.bench.harness.report import Target
 from tests.bench.noise import match
@@ -193,3 +195,32 @@ def test_search_that_was_not_run_whole_is_said_to_take_the_least() -> None:
     assert "at the least" in how
     assert search.expected_seconds(8, 12, points) == (400.0, "as measured")
     assert search.expected_seconds(64, 12, points[1:])[0] == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("limit", [3.0, 50.0, 97.0])
+def test_the_highest_rate_is_found_although_every_third_load_is_held_up(limit: float) -> None:
+    loads = 0
+
+    def p99(rate: float) -> float:
+        nonlocal loads
+        loads += 1
+        return 0.01 if rate <= limit and loads % 3 else 0.5
+
+    found, tried = highest_rate(p99, 0.02, 100.0, steps=7)
+    assert limit - 100 / 2**7 <= found <= limit
+    assert len(tried) == 7
+    assert all(2 <= len(seen) <= 3 for _, seen in tried)
+
+
+def test_no_rate_is_found_where_none_stays_within_the_bound() -> None:
+    found, _ = highest_rate(lambda rate: 1.0, 0.02, 100.0)
+    assert found == 0
+
+
+def test_the_form_of_an_image_holds_it_unchanged() -> None:
+    image = bytes(range(256)) * 3
+    body, kind = servers.in_a_form(image)
+    message = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+    _, part = message.walk()
+    assert part.get_param("name", header="content-disposition") == "images"
+    assert part.get_payload(decode=True) == image

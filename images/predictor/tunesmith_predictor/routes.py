@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from kserve import InferRequest
 from kserve.logging import logger
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from tunesmith_predictor.answers import v1_document
 from tunesmith_predictor.metrics import CLIENT_GONE, Metrics
 from tunesmith_predictor.monitoring.watch import Watch
 from tunesmith_predictor.page import page
+from tunesmith_predictor.questions import Request
 from tunesmith_predictor.refusals import Refused
 from tunesmith_predictor.service import Service, new_request_id
 
@@ -98,7 +100,7 @@ class Routes:
         body, kind = await request.body(), request.headers.get("content-type", "")
         query, predictor = dict(request.query_params), self._service.predictor
 
-        def read() -> v1.Request:
+        def read() -> Request:
             return v1.read_request(body, kind, query, predictor.labels, predictor.preprocess, explain=explain)
 
         asked = read() if kind.startswith("image/") else await self._service.engine.compute(read)
@@ -110,7 +112,7 @@ class Routes:
         length, query = request.headers.get("inference-header-content-length"), dict(request.query_params)
         name, predictor = self._service.identity.name, self._service.predictor
 
-        def read() -> tuple[v2.InferRequest, v2.Request]:
+        def read() -> tuple[InferRequest, Request]:
             raw = v2.read_rest(body, length, name)
             return raw, v2.understand(raw, query, predictor.labels, predictor.preprocess)
 

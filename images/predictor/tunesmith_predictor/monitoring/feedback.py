@@ -130,7 +130,7 @@ class Feedback:
                 "low": float(low[k]),
                 "high": float(high[k]),
             }
-            for k in np.flatnonzero(images)
+            for k in np.flatnonzero(images).tolist()
         ]
         whole = {"value": accuracy, "low": float(low[-1]), "high": float(high[-1])}
         return {**told, "accuracy": whole, "perClass": per_class}

@@ -1,0 +1,1 @@
+"""Servers of the same networks as the documentation of other frameworks shows them."""
