@@ -34,5 +34,7 @@ def server(
     """A predictor for all tests that leave it as it is."""
     log = tmp_path_factory.mktemp("predictor") / "log"
     options = ("--digest", package.digest, "--revision", "r1", "--max-body-bytes", "1000000")
-    with running_predictor(package_directory, log, *options, "--body-seconds", "2") as server:
+    with running_predictor(
+        package_directory, log, *options, "--body-seconds", "2", "--header-seconds", "2"
+    ) as server:
         yield server

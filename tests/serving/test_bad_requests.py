@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import resource
@@ -65,6 +66,14 @@ def test_a_request_that_makes_no_sense_is_refused(
     assert len(reply.json["error"]) > 20
 
 
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    answer = io.BytesIO()
+    while part := connection.recv(65_536):
+        answer.write(part)
+    return answer.getvalue()
+
+
 def test_a_body_that_never_ends_is_given_up_and_the_others_are_answered(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as slow:
         slow.sendall(
@@ -73,10 +82,36 @@ def test_a_body_that_never_ends_is_given_up_and_the_others_are_answered(server: 
         )
         slow.sendall(b"x")
         assert server.predict(picture("red")).status == 200
-        answer = io.BytesIO()
-        while part := slow.recv(65_536):
-            answer.write(part)
-    assert answer.getvalue().startswith(b"HTTP/1.1 408")
+        assert received(slow).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
+def test_headers_that_never_end_are_given_up_and_the_others_are_answered(server: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as slow:
+        slow.sendall(sent)
+        assert server.predict(picture("red")).status == 200
+        assert received(slow).startswith(b"HTTP/1.1 408")
+
+
+def test_headers_that_are_slow_after_a_first_request_are_given_up_too(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as slow:
+        slow.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nx-slow: ")
+        answers = received(slow)
+    assert answers.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 408" in answers
+
+
+def test_headers_without_bound_are_refused_before_they_fill_the_memory(server: Server) -> None:
+    before = resident_mib(server.process.pid)
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2_000):
+                client.sendall(b"x" * 65_536)
+        with contextlib.suppress(ConnectionError):
+            assert received(client).startswith(b"HTTP/1.1 431")
+    assert server.predict(picture("red")).status == 200
+    assert resident_mib(server.process.pid) < before + 50
 
 
 def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(server: Server) -> None:

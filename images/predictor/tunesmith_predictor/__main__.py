@@ -80,6 +80,7 @@ def serve(options: argparse.Namespace) -> int:
         grpc_port=options.grpc_port or None,
         engine=Limits(threads, options.max_waiting, options.max_batch, options.latency_budget),
         bodies=BodyLimits(options.max_body_bytes, options.max_bodies_bytes, options.body_seconds),
+        header_seconds=options.header_seconds,
         drain_seconds=options.drain_seconds,
         grace_seconds=options.grace_seconds,
         drift_window=options.drift_window,
@@ -206,6 +207,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     server.add_argument("--latency-budget", type=float, default=0.05, metavar="SECONDS", help="of one batch")
     server.add_argument("--max-body-bytes", type=int, default=20_000_000, help="of one request")
     server.add_argument("--max-bodies-bytes", type=int, default=200_000_000, help="of all requests at once")
+    server.add_argument("--header-seconds", type=float, default=10.0, help="for headers to arrive")
     server.add_argument("--body-seconds", type=float, default=30.0, help="for a body to arrive")
     server.add_argument(
         "--drain-seconds", type=float, default=5.0, help="still taking requests after SIGTERM"

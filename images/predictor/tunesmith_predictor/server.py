@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from tunesmith_package.reference import read_reference
 from tunesmith_predictor import v2
 from tunesmith_predictor.engine import Engine, Limits
 from tunesmith_predictor.guard import BodyLimits, Guard
+from tunesmith_predictor.headers import BoundedHeaders
 from tunesmith_predictor.metrics import Metrics
 from tunesmith_predictor.model import PackageModel
 from tunesmith_predictor.monitoring.feedback import Feedback
@@ -44,6 +46,7 @@ class Settings:
         grpc_port: for gRPC; None for none.
         engine: limits of the engine.
         bodies: limits of bodies.
+        header_seconds: for the headers of a request to arrive.
         drain_seconds: after SIGTERM requests are still taken for this long, while the cluster learns that
             none should be sent here any more.
         grace_seconds: then this long for those that are on their way.
@@ -60,6 +63,7 @@ class Settings:
     grpc_port: int | None
     engine: Limits
     bodies: BodyLimits = field(default_factory=BodyLimits)
+    header_seconds: float = 10.0
     drain_seconds: float = 5.0
     grace_seconds: int = 20
     drift_window: int = 1_000
@@ -137,6 +141,7 @@ class PackageServer(ModelServer):  # type: ignore[misc]
         """Run the servers that KServe has set up, with our engine and our end."""
         rest = self._rest_server
         rest.config.host, rest.config.access_log = self._settings.host, self._settings.access_log
+        rest.config.http = functools.partial(BoundedHeaders, header_seconds=self._settings.header_seconds)
         # KServe's times each request and writes three lines of log about it.
         rest._add_middlewares = lambda app: None
         _grpc_listens_on(self._settings.host)
