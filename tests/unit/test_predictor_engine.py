@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -80,35 +81,21 @@ def test_answers_belong_to_their_questions_however_they_are_batched() -> None:
     assert max(model.batches) > 1
 
 
-def test_what_arrives_while_a_batch_runs_is_the_next_batch() -> None:
-    model = Model()
+def test_what_arrives_while_a_batch_runs_forms_larger_ones_where_that_is_worth_it() -> None:
+    class Steady(Model):
+        def run(self, tensor: Float32Array, *, feature_map: bool = True) -> Outputs:
+            time.sleep(0.02)  # however many there are, as on a GPU
+            return super().run(tensor, feature_map=feature_map)
+
+    model = Steady()
 
     async def ask(engine: Engine) -> None:
-        await engine.answer(Question(tensor(0)))  # so that it knows how long an image takes
-        model.go.clear()
-        first = asyncio.ensure_future(engine.answer(Question(tensor(0))))
-        await until(lambda: len(model.batches) == 2)
-        rest = [asyncio.ensure_future(engine.answer(Question(tensor(1)))) for _ in range(5)]
-        await asyncio.sleep(0.02)
-        model.go.set()
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(*(engine.answer(Question(tensor(k / 100))) for k in range(64)))
 
-    run_with(model, Limits(2, budget_seconds=10.0), ask)
+    run_with(model, Limits(2, batch=16, budget_seconds=1.0), ask)
 
-    assert model.batches == [1, 1, 5]
-
-
-def test_a_batch_holds_no_more_than_the_latency_budget_has_room_for() -> None:
-    engine_limits = Limits(1, batch=32, budget_seconds=0.05)
-
-    async def sizes(engine: Engine) -> list[int]:
-        found = [engine.most_in_a_batch()]
-        for seconds in (0.01, 0.2, 0.0001):
-            engine._seconds_per_image = seconds
-            found.append(engine.most_in_a_batch())
-        return found
-
-    assert run_with(Model(), engine_limits, sizes) == [1, 5, 1, 32]
+    assert model.batches[:5] == [1, 2, 4, 8, 16]
+    assert sum(model.batches) == 64
 
 
 def test_images_above_the_limit_are_refused_and_those_before_are_answered() -> None:

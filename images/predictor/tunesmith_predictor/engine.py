@@ -1,9 +1,9 @@
 """Where images become answers: a bounded queue, threads that decode, and batches that form by themselves.
 
-Nothing here computes on the event loop. An image is decoded by one of a few threads and then waits for the
-model, which is one thread that runs one batch at a time on all processors. While a batch runs, others
-arrive; what waits when it ends is the next one. So a lone request never waits for company, and under load
-batches grow until they would take longer than the latency budget.
+Nothing here computes on the event loop. An image is decoded by one of a few threads, which hand it on to the
+model: one thread that runs one batch at a time on all processors. While a batch runs, others arrive, and what
+waits when it ends is the next one, as far as `tunesmith_predictor.batching` finds that worth it. So a lone
+request never waits for company. The loop hears of an image twice, when it comes and when it is answered.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -26,14 +27,13 @@ from tunesmith_package.image_formats import SERVING_FORMATS
 from tunesmith_package.inference import Outputs, softmax
 from tunesmith_package.preprocess import Decoded, Float32Array, Preprocess, decode
 from tunesmith_package.properties import input_properties
+from tunesmith_predictor.batching import BatchSize
 from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
 
 STEP_BACK = 10
 """How much nicer threads that compute are than the one that answers."""
-SMOOTHING = 0.2
-"""Weight of the newest batch in the running mean of the seconds that an image takes."""
 
 
 def step_back() -> None:
@@ -128,10 +128,10 @@ class _Prepared:
 
 
 @dataclass
-class _Waiting:
-    tensor: Float32Array
-    feature_map: bool
-    outcome: asyncio.Future[tuple[Float32Array, Float32Array, Float32Array | None]]
+class _Asked:
+    question: Question
+    outcome: asyncio.Future[Answer]
+    prepared: _Prepared | None = None
 
 
 class Engine:
@@ -152,29 +152,33 @@ class Engine:
         """Nothing runs before `start`; with ``inspect`` each image's properties are measured."""
         self._model, self._limits, self._inspect = model, limits, inspect
         self._measurements = measurements or Measurements()
+        self._sizes = BatchSize(limits.batch, limits.budget_seconds)
         self._decoders = ThreadPoolExecutor(limits.threads, "decode", step_back)
-        self._runner = ThreadPoolExecutor(1, "infer", step_back)
-        self._pending: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()
+        self._infer = threading.Thread(target=self._run_batches, name="infer")
+        self._pending: deque[_Asked] = deque()
+        self._changed = threading.Condition()  # of what is pending, and of the end
+        self._ending = False
         # A decoded image is ten times its encoding, so only the next batches are decoded ahead.
         self._decoded = asyncio.Semaphore(2 * limits.batch)
-        self._task: asyncio.Task[None] | None = None
-        self._seconds_per_image: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.in_flight = 0
 
     def start(self) -> None:
-        """Begin to take batches, on the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._take_batches())
+        """Begin to take batches, for the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._infer.start()
 
     async def stop(self) -> None:
-        """End the threads; whatever still waits is cancelled."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        while self._pending:
-            self._pending.popleft().outcome.cancel()
+        """End the threads, after the batch that runs; whatever still waits is cancelled."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._runner.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            self._ending = True
+            left, self._pending = self._pending, deque()
+            self._changed.notify()
+        for one in left:
+            one.outcome.cancel()
+        if self._infer.is_alive():
+            await asyncio.to_thread(self._infer.join)
 
     def reserve(self, images: int) -> None:
         """Make sure that there is room for so many more images.
@@ -186,7 +190,7 @@ class Engine:
         if images > self._limits.waiting:
             raise TooLarge(f"The request holds {images} images; send at most {self._limits.waiting} at once.")
         if self.in_flight + images > self._limits.waiting:
-            per_image = self._seconds_per_image or 0.1
+            per_image = self._sizes.seconds_per_image or 0.1
             raise Busy(max(1, round(self.in_flight * per_image)))
 
     async def answer(self, question: Question) -> Answer:
@@ -201,20 +205,12 @@ class Engine:
         self.in_flight += 1
         try:
             async with self._decoded:
-                ready = await self._prepared(question)
-                outcome = asyncio.get_running_loop().create_future()
-                self._pending.append(_Waiting(ready.tensor, question.feature_map, outcome))
-                self._arrived.set()
-                logits, embedding, feature_map = await outcome
-            return Answer(
-                softmax(logits),
-                embedding,
-                ready.tensor,
-                ready.decoded,
-                feature_map,
-                ready.properties,
-                ready.key,
-            )
+                asked = _Asked(question, asyncio.get_running_loop().create_future())
+                if isinstance(question.image, bytes):
+                    self._decoders.submit(self._decode, asked, question.image)
+                else:
+                    self._hand_on(asked, _Prepared(question.image))
+                return await asked.outcome
         finally:
             self.in_flight -= 1
 
@@ -222,13 +218,16 @@ class Engine:
         """Run something else that computes, in a thread that decodes."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    async def _prepared(self, question: Question) -> _Prepared:
-        if not isinstance(question.image, bytes):
-            return _Prepared(question.image)
-        data = question.image
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, data)
+    def _decode(self, asked: _Asked, data: bytes) -> None:
+        """Runs in a thread that decodes."""
+        if asked.outcome.done():  # nobody awaits it any more
+            return
+        try:
+            self._hand_on(asked, self._prepare(data))
+        except Exception as error:  # told to whoever asked
+            self._tell(partial(_set_exception, [asked], error))
 
-    def _decode(self, data: bytes) -> _Prepared:
+    def _prepare(self, data: bytes) -> _Prepared:
         started = time.perf_counter()
         decoded = decode(data, self._model.preprocess, formats=SERVING_FORMATS)
         if "animated" in decoded.observations:
@@ -238,56 +237,77 @@ class Engine:
         properties = input_properties(decoded.pixels) if self._inspect else None
         return _Prepared(tensor, decoded, properties, hash(data))
 
-    async def _take_batches(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            batch = self._next_batch()
-            if not batch:
-                self._arrived.clear()
-                continue
+    def _hand_on(self, asked: _Asked, prepared: _Prepared) -> None:
+        asked.prepared = prepared
+        with self._changed:
+            self._pending.append(asked)
+            self._changed.notify()
+
+    def _run_batches(self) -> None:
+        """Runs in the model's thread, until the end."""
+        step_back()
+        while batch := self._next_batch():
             try:
-                outputs, seconds = await loop.run_in_executor(self._runner, self._run, batch)
+                answers = self._run(batch)
             except Exception as error:  # told to everybody who waits for it; the next batch may do better
-                for one in batch:
+                self._tell(partial(_set_exception, batch, error))
+            else:
+                self._tell(partial(_set_answers, batch, answers))
+
+    def _next_batch(self) -> list[_Asked]:
+        """What waits, oldest first, without those that nobody awaits any more; nothing at the end."""
+        with self._changed:
+            while not self._ending:
+                batch: list[_Asked] = []
+                most = self._sizes.next(len(self._pending)) if self._pending else 0
+                while self._pending and len(batch) < most:
+                    one = self._pending.popleft()
                     if not one.outcome.done():
-                        one.outcome.set_exception(error)
-                continue
-            self._remember(len(batch), seconds)
-            for row, one in enumerate(batch):
-                if not one.outcome.done():
-                    one.outcome.set_result(_row(outputs, row, feature_map=one.feature_map))
+                        batch.append(one)
+                if batch:
+                    return batch
+                if not self._pending:
+                    self._changed.wait()
+            return []
 
-    def _next_batch(self) -> list[_Waiting]:
-        """What waits, oldest first, without those that nobody awaits any more."""
-        batch: list[_Waiting] = []
-        most = self.most_in_a_batch()
-        while self._pending and len(batch) < most:
-            one = self._pending.popleft()
-            if not one.outcome.done():
-                batch.append(one)
-        return batch
-
-    def most_in_a_batch(self) -> int:
-        """How many images fit into the latency budget, by what the last batches took."""
-        if self._seconds_per_image is None:
-            return 1
-        return max(1, min(self._limits.batch, int(self._limits.budget_seconds / self._seconds_per_image)))
-
-    def _run(self, batch: list[_Waiting]) -> tuple[Outputs, float]:
+    def _run(self, batch: Sequence[_Asked]) -> list[Answer]:
         started = time.perf_counter()
-        tensors = np.stack([one.tensor for one in batch])
-        outputs = self._model.run(tensors, feature_map=any(one.feature_map for one in batch))
-        return outputs, time.perf_counter() - started
+        ready = [one.prepared for one in batch if one.prepared is not None]
+        outputs = self._model.run(
+            np.stack([one.tensor for one in ready]),
+            feature_map=any(one.question.feature_map for one in batch),
+        )
+        seconds = time.perf_counter() - started
+        self._sizes.took(len(batch), seconds)
+        self._measurements.ran(len(batch), seconds)
+        probabilities, maps = softmax(outputs.logits), outputs.feature_map
+        return [
+            Answer(
+                probabilities[row],
+                outputs.embedding[row],
+                one.tensor,
+                one.decoded,
+                maps[row] if maps is not None and asked.question.feature_map else None,
+                one.properties,
+                one.key,
+            )
+            for row, (asked, one) in enumerate(zip(batch, ready, strict=True))
+        ]
 
-    def _remember(self, images: int, seconds: float) -> None:
-        self._measurements.ran(images, seconds)
-        each, before = seconds / images, self._seconds_per_image
-        self._seconds_per_image = each if before is None else before + SMOOTHING * (each - before)
+    def _tell(self, what: Callable[[], None]) -> None:
+        """Have the loop do something; when it has ended there is nobody to tell."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(what)
 
 
-def _row(
-    outputs: Outputs, row: int, *, feature_map: bool
-) -> tuple[Float32Array, Float32Array, Float32Array | None]:
-    found = outputs.feature_map[row] if feature_map and outputs.feature_map is not None else None
-    return outputs.logits[row], outputs.embedding[row], found
+def _set_answers(batch: Sequence[_Asked], answers: Sequence[Answer]) -> None:
+    for one, answer in zip(batch, answers, strict=True):
+        if not one.outcome.done():
+            one.outcome.set_result(answer)
+
+
+def _set_exception(batch: Sequence[_Asked], error: Exception) -> None:
+    for one in batch:
+        if not one.outcome.done():
+            one.outcome.set_exception(error)
