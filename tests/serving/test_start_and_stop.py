@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from PIL import Image
 from tests.testbed.predictors import NAME, Reply, command, running_predictor
@@ -98,6 +99,20 @@ def test_a_difference_within_the_packages_tolerance_is_no_fault(tmp_path: Path) 
     with running_predictor(publish(tmp_path, shift=0.0005), tmp_path / "log") as server:
         assert server.predict(picture("red")).json["predictions"][0]["label"] == "red"
         assert "3 golden predictions differ by 5.0e-04" in server.tail()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this runtime knows GPUs"
+)
+def test_a_gpu_that_the_runtime_does_not_know_is_said_and_auto_does_without(
+    package_directory: Path, tmp_path: Path
+) -> None:
+    code, line, _ = refusal(package_directory, tmp_path, "--device", "cuda")
+    assert code == EXIT_CODES[Reason.DEVICE_MISSING]
+    assert "onnxruntime-gpu" in line
+    with running_predictor(package_directory, tmp_path / "log", "--device", "auto") as server:
+        assert server.predict(picture("red")).status == 200
+        assert "CPUExecutionProvider" in server.log.read_text()
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(

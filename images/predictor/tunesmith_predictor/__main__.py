@@ -65,6 +65,7 @@ def serve(options: argparse.Namespace) -> int:
             digest=options.digest,
             threads=threads,
             require_verified=not options.allow_unverified,
+            device=options.device,
         ).result()
     from kserve.logging import logger
 
@@ -99,8 +100,9 @@ def serve(options: argparse.Namespace) -> int:
         loaded, Identity(options.model_name, loaded.package.digest, options.revision), settings
     )
     logger.info(
-        "%s is whole, and %d golden predictions differ by %.1e at most (%.1f s)",
-        loaded.package.digest, loaded.golden, loaded.difference, time.perf_counter() - started,
+        "%s is whole, and %d golden predictions differ by %.1e at most (%s, %.1f s)",
+        loaded.package.digest, loaded.golden, loaded.difference, loaded.predictor.providers[0],
+        time.perf_counter() - started,
     )  # fmt: skip
     server.serve()
     return 0
@@ -198,6 +200,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         type=int,
         default=8081,
         help="0 for none",
+    )
+    server.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU where there is one",
     )
     server.add_argument("--threads", type=int, default=0, help="0: the processors that this pod may use")
     server.add_argument(

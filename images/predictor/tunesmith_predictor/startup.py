@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
-from tunesmith_api.reasons import PackageInvalid, SelfTestFailed
+from tunesmith_api.reasons import DeviceMissing, PackageInvalid, SelfTestFailed
 from tunesmith_package.arrays import read_arrays
 from tunesmith_package.inference import Predictor
 from tunesmith_package.package import ModelPackage, open_package
@@ -43,7 +44,12 @@ class Loaded:
     difference: float
 
 
-def load(directory: Path, *, digest: str | None, threads: int, require_verified: bool) -> Loaded:
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def load(
+    directory: Path, *, digest: str | None, threads: int, require_verified: bool, device: str = "auto"
+) -> Loaded:
     """Check a package and load its model.
 
     Args:
@@ -51,15 +57,37 @@ def load(directory: Path, *, digest: str | None, threads: int, require_verified:
         digest: ``sha256:...`` that it must have.
         threads: of one inference.
         require_verified: refuse a model that did not pass its gates.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
 
     Raises:
+        DeviceMissing: a GPU was asked for, and the model does not run on one.
         PackageError: the package is not what it should be.
         SelfTestFailed: its model does not say what it said.
     """
     package = open_package(directory.absolute().as_uri(), digest=digest, require_verified=require_verified)
-    predictor = Predictor(package.directory, threads)
+    predictor = Predictor(package.directory, threads, providers=providers_for(device))
+    if device == "cuda" and CUDA not in predictor.providers:
+        raise DeviceMissing(
+            "The runtime did not take the GPU; its log says which library it misses.",
+            "Install what it names, or serve with --device cpu.",
+        )
     count, difference = self_test(package.directory, predictor)
     return Loaded(package, predictor, read_metrics(package.directory), count, difference)
+
+
+def providers_for(device: str) -> tuple[str, ...]:
+    """ONNX Runtime's execution providers for a device, the preferred one first.
+
+    Raises:
+        DeviceMissing: this build of the runtime knows no GPU.
+    """
+    known = CUDA in onnxruntime.get_available_providers()
+    if device == "cuda" and not known:
+        raise DeviceMissing(
+            "This build of ONNX Runtime has no CUDA.",
+            "Serve with --device cpu, or install onnxruntime-gpu in place of onnxruntime.",
+        )
+    return (CUDA, CPU) if known and device != "cpu" else (CPU,)
 
 
 def self_test(directory: Path, predictor: Predictor) -> tuple[int, float]:
