@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from tests.testbed.tiny_package import LABELS, write_tiny_package, write_tiny_reference
 
@@ -242,3 +244,19 @@ def test_feedback_that_makes_no_sense_is_refused(document: object) -> None:
 def test_too_much_feedback_at_once_is_refused() -> None:
     with pytest.raises(TooLarge):
         read_entries([{"requestId": "r", "label": "red"}] * 1_001)
+
+
+FIELDS = st.sampled_from(["requestId", "label", "image", "other"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ENTRIES = st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS, max_size=2), max_size=4) | SCALARS
+
+
+@given(ENTRIES | st.lists(ENTRIES, max_size=4))
+def test_any_feedback_is_taken_or_refused_and_nothing_else(document: object) -> None:
+    feedback = Feedback(["red", "blue"])
+    try:
+        entries = read_entries(document)
+    except BadRequest:
+        return
+    counts = feedback.take(entries)
+    assert sum(counts.values()) == len(entries)
