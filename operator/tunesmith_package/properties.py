@@ -1,5 +1,7 @@
 """What an image looks like before any model sees it: the same numbers in training and in service."""
 
+import math
+
 import numpy as np
 
 from tunesmith_package.preprocess import Float32Array, Uint8Array
@@ -16,18 +18,30 @@ def input_properties(pixels: Uint8Array) -> Float32Array:
     and the weakest channel (0 to 1).
     """
     luma: Float32Array = np.asarray(pixels @ _LUMA, np.float32)
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1]
-    laplacian += luma[1:-1, :-2]
-    laplacian += luma[1:-1, 2:]
-    laplacian -= 4 * luma[1:-1, 1:-1]
-    # Channel by channel: numpy takes thirty times as long over an axis of three.
-    red, green, blue = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))
-    chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    contrast = np.sqrt(_variance(luma))
-    return np.array([luma.mean(), contrast, _variance(laplacian), chroma.mean() / 255], np.float32)
+    height, width = luma.shape
+    # All rows as one: slices of a row less its ends take numpy twice as long.
+    flat = luma.ravel()
+    inner = flat[width:-width]
+    laplacian = inner * np.float32(-4)
+    laplacian += flat[: -2 * width]
+    laplacian += flat[2 * width :]
+    laplacian[1:] += inner[:-1]
+    laplacian[:-1] += inner[1:]
+    rows = laplacian.reshape(-1, width)
+    rows[:, 0] = rows[:, -1] = 0  # they have no neighbour on one side, and do not count
+    # Plane by plane: numpy takes thirty times as long over an axis of three that lies innermost.
+    planes = np.ascontiguousarray(pixels.reshape(-1, 3).T)
+    chroma = planes.max(axis=0) - planes.min(axis=0)
+    brightness, contrast = _moments(flat, flat.size)
+    _, sharpness = _moments(laplacian, max(1, (height - 2) * (width - 2)))
+    saturation = float(chroma.sum(dtype=np.uint64)) / (255 * flat.size)
+    return np.array([brightness, math.sqrt(contrast), sharpness, saturation], np.float32)
 
 
-def _variance(values: Float32Array) -> float:
-    """The variance, in a quarter of numpy's time; good to the sixth digit for values around 1."""
-    flat = values.ravel()
-    return max(0.0, float(flat @ flat) / flat.size - float(flat.mean()) ** 2)
+def _moments(values: Float32Array, count: int) -> tuple[float, float]:
+    """Mean and variance of ``count`` values, the others being 0; in a quarter of numpy's time.
+
+    Good to the sixth digit for values around 1.
+    """
+    mean = float(values.sum()) / count
+    return mean, max(0.0, float(values @ values) / count - mean**2)

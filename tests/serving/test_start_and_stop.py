@@ -181,4 +181,4 @@ def test_threads_that_compute_let_the_event_loop_go_first(package_directory: Pat
         nice = [int(one.read_text().rpartition(")")[2].split()[16]) for one in tasks.glob("*/stat")]
         own = int((tasks / str(server.process.pid) / "stat").read_text().rpartition(")")[2].split()[16])
     assert own == os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice.count(min(19, own + STEP_BACK)) >= 3, "the model's thread, the runtime's other one, a decoder"
+    assert nice.count(min(19, own + STEP_BACK)) >= 3, "two that run the model, a decoder"

@@ -98,6 +98,26 @@ def test_what_arrives_while_a_batch_runs_forms_larger_ones_where_that_is_worth_i
     assert sum(model.batches) == 64
 
 
+def test_as_many_batches_run_at_the_same_time_as_are_allowed() -> None:
+    together = threading.Barrier(2)
+
+    class Meeting(Model):
+        def run(self, tensor: Float32Array, *, feature_map: bool = True) -> Outputs:
+            together.wait(10)  # breaks unless another one comes
+            return super().run(tensor, feature_map=feature_map)
+
+    model = Meeting()
+
+    async def ask(engine: Engine) -> list[float]:
+        answers = await asyncio.gather(*(engine.answer(Question(tensor(k / 10))) for k in range(8)))
+        return [float(one.embedding[0]) for one in answers]
+
+    found = run_with(model, Limits(2, inferences=2, batch=1), ask)
+
+    assert found == pytest.approx([k / 10 for k in range(8)], abs=1e-6)
+    assert model.batches == [1] * 8
+
+
 def test_images_above_the_limit_are_refused_and_those_before_are_answered() -> None:
     model = Model()
     model.go.clear()

@@ -19,7 +19,7 @@ EXPLORE_EVERY = 16
 
 @dataclass
 class BatchSize:
-    """Chooses the size of the next batch; used by one thread.
+    """Chooses the size of the next batch; used by one thread at a time.
 
     Attributes:
         most: images in a batch at most.

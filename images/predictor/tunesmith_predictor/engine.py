@@ -1,8 +1,8 @@
 """Where images become answers: a bounded queue, threads that decode, and batches that form by themselves.
 
-Nothing here computes on the event loop. An image is decoded by one of a few threads, which hand it on to the
-model: one thread that runs one batch at a time on all processors. While a batch runs, others arrive, and what
-waits when it ends is the next one, as far as `tunesmith_predictor.batching` finds that worth it. So a lone
+Nothing here computes on the event loop. An image is decoded by one of a few threads, which hand it on to
+those that run the model, each a batch at a time. While they are busy, others arrive, and what waits when one
+of them is free is its next batch, as far as `tunesmith_predictor.batching` finds that worth it. So a lone
 request never waits for company. The loop hears of an image twice, when it comes and when it is answered.
 """
 
@@ -99,13 +99,15 @@ class Limits:
     """What the engine allows itself.
 
     Attributes:
-        threads: that decode, and that one inference uses.
+        threads: that decode.
+        inferences: at the same time, each of a batch of its own.
         waiting: images at once, from their arrival to their answer; more are refused.
         batch: images in a batch at most.
         budget_seconds: a batch should not take longer than this, once it holds more than one image.
     """
 
     threads: int
+    inferences: int = 1
     waiting: int = 256
     batch: int = 32
     budget_seconds: float = 0.05
@@ -154,9 +156,12 @@ class Engine:
         self._measurements = measurements or Measurements()
         self._sizes = BatchSize(limits.batch, limits.budget_seconds)
         self._decoders = ThreadPoolExecutor(limits.threads, "decode", step_back)
-        self._infer = threading.Thread(target=self._run_batches, name="infer")
+        self._infer = [
+            threading.Thread(target=self._run_batches, name=f"infer_{number}")
+            for number in range(limits.inferences)
+        ]
         self._pending: deque[_Asked] = deque()
-        self._changed = threading.Condition()  # of what is pending, and of the end
+        self._changed = threading.Condition()  # of what is pending, of sizes, and of the end
         self._ending = False
         # A decoded image is ten times its encoding, so only the next batches are decoded ahead.
         self._decoded = asyncio.Semaphore(2 * limits.batch)
@@ -166,7 +171,8 @@ class Engine:
     def start(self) -> None:
         """Begin to take batches, for the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._infer.start()
+        for one in self._infer:
+            one.start()
 
     async def stop(self) -> None:
         """End the threads, after the batch that runs; whatever still waits is cancelled."""
@@ -174,11 +180,12 @@ class Engine:
         with self._changed:
             self._ending = True
             left, self._pending = self._pending, deque()
-            self._changed.notify()
-        for one in left:
-            one.outcome.cancel()
-        if self._infer.is_alive():
-            await asyncio.to_thread(self._infer.join)
+            self._changed.notify_all()
+        for asked in left:
+            asked.outcome.cancel()
+        for thread in self._infer:
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join)
 
     def reserve(self, images: int) -> None:
         """Make sure that there is room for so many more images.
@@ -191,7 +198,7 @@ class Engine:
             raise TooLarge(f"The request holds {images} images; send at most {self._limits.waiting} at once.")
         if self.in_flight + images > self._limits.waiting:
             per_image = self._sizes.seconds_per_image or 0.1
-            raise Busy(max(1, round(self.in_flight * per_image)))
+            raise Busy(max(1, round(self.in_flight * per_image / self._limits.inferences)))
 
     async def answer(self, question: Question) -> Answer:
         """Answer one image. Whoever awaits this and is cancelled is not computed for, where that is possible.
@@ -244,7 +251,7 @@ class Engine:
             self._changed.notify()
 
     def _run_batches(self) -> None:
-        """Runs in the model's thread, until the end."""
+        """Runs in a thread of the model, until the end."""
         step_back()
         while batch := self._next_batch():
             try:
@@ -278,7 +285,8 @@ class Engine:
             feature_map=any(one.question.feature_map for one in batch),
         )
         seconds = time.perf_counter() - started
-        self._sizes.took(len(batch), seconds)
+        with self._changed:
+            self._sizes.took(len(batch), seconds)
         self._measurements.ran(len(batch), seconds)
         probabilities, maps = softmax(outputs.logits), outputs.feature_map
         return [

@@ -43,6 +43,11 @@ class Loaded:
     golden: int
     difference: float
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model runs there."""
+        return self.predictor.providers[0] == CUDA
+
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -65,7 +70,8 @@ def load(
         SelfTestFailed: its model does not say what it said.
     """
     package = open_package(directory.absolute().as_uri(), digest=digest, require_verified=require_verified)
-    predictor = Predictor(package.directory, threads, providers=providers_for(device))
+    providers = providers_for(device)
+    predictor = Predictor(package.directory, threads, providers=providers)
     if device == "cuda" and CUDA not in predictor.providers:
         raise DeviceMissing(
             "The runtime did not take the GPU; its log says which library it misses.",

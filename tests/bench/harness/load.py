@@ -15,6 +15,8 @@ from tests.bench.harness.report import say, skip
 from tunesmith.files import default_cache
 
 VERSION = "1.14.0"
+LEAST_REQUESTS = 200
+"""Of which a 99th percentile is taken, where they come within three times the seconds of a load."""
 CONNECTIONS = 32
 """That keep a server busy."""
 
@@ -142,10 +144,10 @@ def speed(program: Path, target: Target, seconds: float) -> Speed:
     saturated = saturate(program, target, seconds)
 
     def p99(rate: float) -> float:
-        met = open_loop(program, target, rate, seconds)
+        met = open_loop(program, target, rate, min(3 * seconds, max(seconds, LEAST_REQUESTS / rate)))
         return met.percentiles["p99"] if met.all_answered else math.inf
 
-    within, tried = highest_rate(p99, 2 * single, saturated)
+    within, tried = highest_rate(p99, 2 * single, saturated, steps=4)
     return Speed(single, saturated, within, tried)
 
 

@@ -22,6 +22,7 @@ from tests.bench.harness.report import REPOSITORY, say, skip
 from tests.testbed.s3 import free_ports
 
 from tunesmith.files import default_cache
+from tunesmith_package.processors import allowed_processors
 
 REQUIREMENTS = REPOSITORY / "tests" / "bench" / "plain" / "requirements.txt"
 MODULES = "tests.bench.plain.servers"
@@ -111,15 +112,16 @@ class Other:
         return [str(python), "-m", "bentoml", "serve", service, *place], settings
 
 
+WORKERS = ("--workers", str(allowed_processors()))
+"""As LitServe's and BentoML's documentation advise for models that compute on processors."""
 OTHERS = (
-    Other("LitServe", "litserve_server", "/predict", in_json),
-    Other("LitServe, batches", "litserve_server", "/predict", in_json, ("--batch", "8")),
-    Other("LitServe, 2 workers", "litserve_server", "/predict", in_json, ("--workers", "2")),
-    Other("BentoML", "bentoml_server", "/one", alone),
-    Other("BentoML, batches", "bentoml_server", "/several", in_a_form, ("--batch", "8")),
-    Other("BentoML, 2 workers", "bentoml_server", "/one", alone, ("--workers", "2")),
+    Other("LitServe", "litserve_server", "/predict", in_json, WORKERS),
+    Other("LitServe, batches", "litserve_server", "/predict", in_json, (*WORKERS, "--batch", "4")),
+    Other("BentoML", "bentoml_server", "/one", alone, WORKERS),
+    Other("BentoML, batches", "bentoml_server", "/several", in_a_form, (*WORKERS, "--batch", "4")),
     Other("KServe", "kserve_server", "/v1/models/classifier:predict", in_instances),
 )
+"""With one worker process LitServe and BentoML answered half as many, and stayed within no bound."""
 
 
 @contextlib.contextmanager
