@@ -177,7 +177,8 @@ def compare(
     report.notes.append(
         f"{mode}: the plain script needs {expected:.0f} s for {options.trials} trials, {how}."
     )
-    best = max(one["testAccuracy"] for one in points)
+    # To the six digits that a status has.
+    best = round(max(one["testAccuracy"] for one in points), 6)
     for kind, done in runs.items():
         what = f"{mode}, {kind} caches"
         ratio, limit = expected / done.seconds, LEAST_RATIO[mode, kind]
