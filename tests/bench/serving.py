@@ -279,7 +279,7 @@ def main() -> int:
                 }
                 costs = {what: measure() for what, measure in further.items()}
                 costs["memoryHalf"], costs["memory"] = bench.memory()
-                report.facts["costs"] = costs
+                report.add(model=name, who="Tunesmith, costs", **costs)
                 report.targets += cost_targets(costs)
     columns = ("model", "who", "single", "saturated", "within", "kernel", "share")
     return report.finish(columns, output=options.output, check=options.check)
