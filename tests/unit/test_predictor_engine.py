@@ -15,7 +15,7 @@ from tests.testbed.tiny_package import PREPROCESS, encoded, picture
 
 from tunesmith_package.inference import Outputs
 from tunesmith_package.preprocess import Float32Array, ImageInvalid
-from tunesmith_predictor.engine import Engine, Limits, Measurements, Question
+from tunesmith_predictor.engine import Allowance, Engine, Limits, Measurements, Question
 from tunesmith_predictor.refusals import BadRequest, Busy, TooLarge
 
 T = TypeVar("T")
@@ -235,6 +235,19 @@ def test_encoded_images_are_decoded_off_the_loop_and_measured() -> None:
     assert asyncio.run(ask()) == (SIDE, SIDE, 3)
     assert [name.startswith("decode") for name in threads] == [True]
     assert ran == [1]
+
+
+def test_under_load_only_some_images_are_inspected_and_after_a_pause_all_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    allowance = Allowance(50, 20)
+    assert [allowance.take() for _ in range(22)] == [True] * 20 + [False] * 2
+    now += 0.11
+    assert sum(allowance.take() for _ in range(20)) == 5
+    now += 60
+    assert sum(allowance.take() for _ in range(100)) == 20
 
 
 def test_what_is_no_image_and_what_is_several_is_refused() -> None:

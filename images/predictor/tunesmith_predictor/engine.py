@@ -36,6 +36,31 @@ STEP_BACK = 10
 """How much nicer threads that compute are than the one that answers."""
 
 
+INSPECTED_A_SECOND, INSPECTED_AT_ONCE = 50.0, 100.0
+"""Images whose properties are measured, in the long run and in a burst: a sample is enough under load."""
+
+
+class Allowance:
+    """So many a second, and so many at once after a pause; safe to use from many threads."""
+
+    def __init__(self, a_second: float, at_once: float) -> None:
+        """Begin with all that may be taken at once."""
+        self._a_second, self._at_once = a_second, at_once
+        self._left, self._seen = at_once, time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(self._at_once, self._left + self._a_second * (now - self._seen))
+            self._seen = now
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+
 def step_back() -> None:
     """Let the event loop go before this thread, and before those that it starts.
 
@@ -80,8 +105,8 @@ class Answer:
         tensor: the normalised image float32 [3, S, S], for explanations.
         decoded: the image that was decoded, or None for a tensor.
         feature_map: float32 [D, h, w], where it was asked for and the model has one.
-        properties: float32 [P], where the engine inspects images and one was decoded; see
-            `tunesmith_package.properties`.
+        properties: float32 [P], where the engine inspects images, one was decoded, and not too many were just
+            before; see `tunesmith_package.properties`.
         key: the same for the same bytes; None for a tensor.
     """
 
@@ -154,6 +179,7 @@ class Engine:
         """Nothing runs before `start`; with ``inspect`` each image's properties are measured."""
         self._model, self._limits, self._inspect = model, limits, inspect
         self._measurements = measurements or Measurements()
+        self._inspections = Allowance(INSPECTED_A_SECOND, INSPECTED_AT_ONCE)
         self._sizes = BatchSize(limits.batch, limits.budget_seconds)
         self._decoders = ThreadPoolExecutor(limits.threads, "decode", step_back)
         self._infer = [
@@ -241,7 +267,7 @@ class Engine:
             raise BadRequest("The image is animated, and a model looks at one. Send the frame that is meant.")
         tensor = self._model.preprocess.normalise(decoded.pixels[np.newaxis])[0]
         self._measurements.decoded(time.perf_counter() - started)
-        properties = input_properties(decoded.pixels) if self._inspect else None
+        properties = input_properties(decoded.pixels) if self._inspect and self._inspections.take() else None
         return _Prepared(tensor, decoded, properties, hash(data))
 
     def _hand_on(self, asked: _Asked, prepared: _Prepared) -> None:
