@@ -145,12 +145,12 @@ def speed(program: Path, target: Target, seconds: float) -> Speed:
         met = open_loop(program, target, rate, min(3 * seconds, max(seconds, LEAST_REQUESTS / rate)))
         return met.percentiles["p99"] if met.all_answered else math.inf
 
-    within, tried = highest_rate(p99, 2 * single, saturated, steps=4)
+    within, tried = highest_rate(p99, 2 * single, saturated)
     return Speed(single, saturated, within, tried)
 
 
 def highest_rate(
-    p99: Callable[[float], float], most_seconds: float, upper: float, *, steps: int = 5, tries: int = 3
+    p99: Callable[[float], float], most_seconds: float, upper: float, *, steps: int = 4, tries: int = 3
 ) -> tuple[float, Sequence[tuple[float, Sequence[float]]]]:
     """The highest rate whose 99th percentile stays within ``most_seconds``, by bisection.
 
