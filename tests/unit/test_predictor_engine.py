@@ -98,8 +98,9 @@ def test_what_arrives_while_a_batch_runs_forms_larger_ones_where_that_is_worth_i
     assert sum(model.batches) == 64
 
 
-def test_as_many_batches_run_at_the_same_time_as_are_allowed() -> None:
-    together = threading.Barrier(2)
+@pytest.mark.parametrize("inferences", [2, 4])
+def test_as_many_batches_run_at_the_same_time_as_are_allowed(inferences: int) -> None:
+    together = threading.Barrier(inferences)
 
     class Meeting(Model):
         def run(self, tensor: Float32Array, *, feature_map: bool = True) -> Outputs:
@@ -112,7 +113,7 @@ def test_as_many_batches_run_at_the_same_time_as_are_allowed() -> None:
         answers = await asyncio.gather(*(engine.answer(Question(tensor(k / 10))) for k in range(8)))
         return [float(one.embedding[0]) for one in answers]
 
-    found = run_with(model, Limits(2, inferences=2, batch=1), ask)
+    found = run_with(model, Limits(2, inferences=inferences, batch=1), ask)
 
     assert found == pytest.approx([k / 10 for k in range(8)], abs=1e-6)
     assert model.batches == [1] * 8

@@ -189,8 +189,8 @@ class Engine:
         self._pending: deque[_Asked] = deque()
         self._changed = threading.Condition()  # of what is pending, of sizes, and of the end
         self._ending = False
-        # A decoded image is ten times its encoding, so only the next batches are decoded ahead.
-        self._decoded = asyncio.Semaphore(2 * limits.batch)
+        # A decoded image is ten times its encoding, so only those that run and those that are next are.
+        self._decoded = asyncio.Semaphore(2 * max(limits.batch, limits.inferences))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.in_flight = 0
 

@@ -49,9 +49,10 @@ class BoundedHeaders(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Give up before uvicorn keeps more than it should."""
+        expecting = self._late
         super().data_received(data)
-        if self._late is None or self.transport.is_closing():
-            return
+        if expecting is None or self._late is not expecting or self.transport.is_closing():
+            return  # headers that begin in the midst of these bytes are counted from the next ones on
         self._size += len(data)
         if self._size > MOST_BYTES:
             self._give_up(
