@@ -3,7 +3,7 @@
 MobileNetV2 and ResNet-50 with random weights and twelve classes, JPEG bodies of flowers12, sent by oha, a
 process of its own. Latency figures are open loop: a request counts from when it was due.
 
-* single: the median latency of one request at a time.
+* single: the median latency of one request at a time, the lowest of five.
 * saturated: answers a second with 32 connections that always have a request on its way.
 * within: the highest rate whose 99th percentile is within twice the server's own single latency.
 * others: the same three of LitServe, BentoML and a custom model of KServe, each as its documentation shows it

@@ -182,3 +182,14 @@ def test_threads_that_compute_let_the_event_loop_go_first(package_directory: Pat
         own = int((tasks / str(server.process.pid) / "stat").read_text().rpartition(")")[2].split()[16])
     assert own == os.getpriority(os.PRIO_PROCESS, 0)
     assert nice.count(min(19, own + STEP_BACK)) >= 3, "two that run the model, a decoder"
+
+
+@pytest.mark.parametrize(("options", "logged"), [((), False), (("--access-log",), True)])
+def test_requests_are_lines_in_the_log_only_when_asked_for(
+    package_directory: Path, tmp_path: Path, options: tuple[str, ...], logged: bool
+) -> None:
+    with running_predictor(package_directory, tmp_path / "log", *options) as server:
+        assert server.predict(picture("red")).status == 200
+        server.terminate()
+        server.process.wait(30)
+    assert (":predict HTTP/1.1" in (tmp_path / "log").read_text()) == logged

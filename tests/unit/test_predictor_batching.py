@@ -76,3 +76,9 @@ def test_a_batch_holds_at_least_one_and_never_more_than_wait_or_are_allowed(
         images = chooser.next(waiting)
         assert 1 <= images <= min(waiting, most)
         chooser.took(images, seconds)
+
+
+def test_a_size_that_is_not_worth_it_is_tried_for_fewer_than_one_request_in_a_hundred() -> None:
+    late = sizes(BatchSize(4, 1.0), cpu, batches=6_000)[1_000:]
+    assert sum(size for size in late if size > 1) < 0.01 * sum(late)
+    assert any(size > 1 for size in late)  # it is tried all the same

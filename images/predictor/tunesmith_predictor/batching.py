@@ -13,8 +13,11 @@ WORTH = 0.05
 """What an image must take less in larger batches, as a share, for them to be worth the wait."""
 SMOOTHING = 0.3
 """Weight of the newest batch in the running mean of a size's seconds."""
-EXPLORE_EVERY = 16
-"""Batches after which a neighbouring size is tried again: what else runs on the machine changes."""
+EXPLORE_FIRST, EXPLORE_LAST = 16, 256
+"""Batches after which a neighbouring size is tried again, because what else runs on the machine changes. Each
+time in vain the pause doubles: a batch that is too large keeps all its requests waiting, and one in sixteen
+would be the 99th percentile of everybody.
+"""
 
 
 @dataclass
@@ -29,7 +32,8 @@ class BatchSize:
     most: int
     budget_seconds: float
     _seconds: dict[int, float] = field(default_factory=dict)  # of an image, by the level of its batch
-    _batches: int = 0
+    _pause: int = EXPLORE_FIRST
+    _until_explored: int = EXPLORE_FIRST
     _upwards: bool = False
 
     @property
@@ -40,10 +44,12 @@ class BatchSize:
     def next(self, waiting: int) -> int:
         """How many of the images that wait the next batch may hold; at least one."""
         level = self._level()
-        self._batches += 1
+        self._until_explored -= 1
         if waiting >= 2 << level and level + 1 not in self._seconds and self._may_be_tried(level + 1):
             level += 1
-        elif waiting >= 1 << level and self._batches % EXPLORE_EVERY == 0:
+        elif waiting >= 1 << level and self._until_explored <= 0:
+            self._pause = min(2 * self._pause, EXPLORE_LAST)
+            self._until_explored = self._pause
             self._upwards = not self._upwards
             if not self._upwards:
                 level = max(0, level - 1)
@@ -54,8 +60,12 @@ class BatchSize:
     def took(self, images: int, seconds: float) -> None:
         """Learn from a batch."""
         level, each = images.bit_length() - 1, seconds / images
-        before = self._seconds.get(level)
-        self._seconds[level] = each if before is None else before + SMOOTHING * (each - before)
+        before, chosen = self._seconds.get(level, each), self._level()
+        # What is known of another size is old; noise only ever adds to what is measured now.
+        weight = SMOOTHING if level == chosen else 1.0
+        self._seconds[level] = before + weight * (each - before)
+        if self._level() != chosen:  # something has changed, and may change again
+            self._pause = self._until_explored = EXPLORE_FIRST
 
     def _level(self) -> int:
         """The smallest that is worth it; 2 to its power is the size."""

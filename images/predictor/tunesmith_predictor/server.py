@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -140,7 +141,11 @@ class PackageServer(ModelServer):  # type: ignore[misc]
     async def _serve(self) -> None:
         """Run the servers that KServe has set up, with our engine and our end."""
         rest = self._rest_server
-        rest.config.host, rest.config.access_log = self._settings.host, self._settings.access_log
+        rest.config.host = self._settings.host
+        if not self._settings.access_log:
+            # uvicorn looks at the logger; its own setting was read when KServe made the configuration.
+            access = logging.getLogger("uvicorn.access")
+            access.handlers, access.propagate = [], False
         rest.config.http = functools.partial(BoundedHeaders, header_seconds=self._settings.header_seconds)
         # KServe's times each request and writes three lines of log about it.
         rest._add_middlewares = lambda app: None
