@@ -192,4 +192,4 @@ def test_requests_are_lines_in_the_log_only_when_asked_for(
         assert server.predict(picture("red")).status == 200
         server.terminate()
         server.process.wait(30)
-    assert (":predict HTTP/1.1" in (tmp_path / "log").read_text()) == logged
+    assert ("predict HTTP/1.1" in (tmp_path / "log").read_text()) == logged
