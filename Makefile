@@ -75,6 +75,10 @@ test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of 
 test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut off real trainers
 	$(BIN)/python -m pytest tests/resilience
 
+.PHONY: test-controlplane
+test-controlplane: $(ENVIRONMENT) ## Only those with a real kube-apiserver, which is built the first time
+	$(BIN)/python -m pytest tests/controlplane
+
 .PHONY: test-unit
 test-unit: $(ENVIRONMENT) ## The fast tests
 	$(BIN)/python -m pytest tests/unit
@@ -132,7 +136,7 @@ verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not 
 # Pins that still fit stay as they are. A version's list of hashes grows when its authors add a wheel for another
 # platform, so the check above compares versions and leaves the hashes to the installer.
 LOCK_FILES := tests/bootstrap.txt tests/requirements.txt tests/bench/plain/requirements.txt \
-	images/trainer/requirements.txt images/predictor/requirements.txt
+	images/trainer/requirements.txt images/predictor/requirements.txt images/operator/requirements.txt
 LOCKS :=
 .PHONY: lock
 lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions)
@@ -143,7 +147,7 @@ lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions
 	@$(LOCK) $(LOCK_FLAGS) pyproject.toml --all-extras --group dev --output-file $(LOCKS)tests/requirements.txt
 	@$(LOCK) $(LOCK_FLAGS) --group servers --output-file $(LOCKS)tests/bench/plain/requirements.txt \
 	  --constraint <(sed -nE 's/^((kserve|onnxruntime|pillow|torch|torchvision)==[^ ]+).*/\1/p' tests/requirements.txt)
-	@for image in trainer predictor; do \
+	@for image in trainer predictor operator; do \
 	  $(LOCK) $(LOCK_FLAGS) pyproject.toml --extra $$image --constraint tests/requirements.txt \
 	    --output-file $(LOCKS)images/$$image/requirements.txt; done
 

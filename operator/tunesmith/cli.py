@@ -298,6 +298,94 @@ def fetch_data_command(
         write_samples(name, to, samples, say=typer.echo)
 
 
+ClusterName = Annotated[str, typer.Argument(metavar="NAME", help="The TrainingJob's name.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Of the cluster.", show_default="the context's own, as kubectl's"),
+]
+IN_A_CLUSTER = "In a cluster"
+
+
+@app.command(
+    rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith submit -f job.yaml --follow -n vision`"
+)
+def submit(
+    file: Annotated[
+        Path, typer.Option("--filename", "-f", help="YAML with TrainingJobs.", exists=True, dir_okay=False)
+    ],
+    namespace: Namespace = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Stay, show the training and end with its exit code.")
+    ] = False,
+) -> None:
+    """Have a cluster train: create the TrainingJobs of a file, or change what may change of them.
+
+    The same as `kubectl apply -f`, after the same checks as `tunesmith validate`.
+    """
+    from tunesmith import cluster_jobs
+    from tunesmith.cluster import Cluster
+
+    raise typer.Exit(cluster_jobs.submit(Cluster(namespace), file, console(), follow=follow))
+
+
+@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith status flowers -n vision`")
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One job in full.")] = None,
+    namespace: Namespace = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show a TrainingJob in full, or a line for each of a namespace."""
+    from tunesmith import cluster_jobs
+    from tunesmith.cluster import Cluster
+
+    cluster_jobs.show_status(Cluster(namespace), name, console(), as_json=output is Output.JSON)
+
+
+@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith logs -f flowers`")
+def logs(
+    name: ClusterName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job is over.")] = False,
+    namespace: Namespace = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show a TrainingJob's training as `tunesmith run` would, from the logs of its pods."""
+    from tunesmith import cluster_jobs
+    from tunesmith.cluster import Cluster
+
+    as_json = output is Output.JSON
+    raise typer.Exit(
+        cluster_jobs.follow_job(Cluster(namespace), name, console(), as_json=as_json, follow=follow)
+    )
+
+
+@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith wait flowers --timeout 7200`")
+def wait(
+    name: ClusterName,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, metavar="SECONDS")] = 86_400,
+    namespace: Namespace = None,
+) -> None:
+    """Wait until a TrainingJob is over; the exit code is that of `tunesmith run` (30: not over in time)."""
+    from tunesmith import cluster_jobs
+    from tunesmith.cluster import Cluster
+
+    raise typer.Exit(cluster_jobs.wait_for(Cluster(namespace), name, console(), timeout=timeout))
+
+
+@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith cancel flowers`")
+def cancel(
+    name: ClusterName,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete it instead; what lies in the store stays.")
+    ] = False,
+    namespace: Namespace = None,
+) -> None:
+    """Stop a TrainingJob: suspended, it can go on later from where it was."""
+    from tunesmith import cluster_jobs
+    from tunesmith.cluster import Cluster
+
+    cluster_jobs.cancel(Cluster(namespace), name, console(), delete=delete)
+
+
 @app.command()
 def version(output: OutputOption = Output.TABLE) -> None:
     """Print the versions of Tunesmith and Python."""

@@ -75,6 +75,10 @@ class Reason(StrEnum):
     """This gateway does not mirror requests, so Shadow cannot work."""
     QUOTA_EXCEEDED = "QuotaExceeded"
     """The namespace's quota leaves no room for the pods."""
+    ADMISSION_REFUSED = "AdmissionRefused"
+    """A policy of the cluster (Pod Security, a webhook, an admission policy) forbids the pods."""
+    PERMISSION_MISSING = "PermissionMissing"
+    """The operator's role lacks a permission that it needs."""
 
     # Data
     DATASET_MISSING = "DatasetMissing"

@@ -1,11 +1,10 @@
 """The CRDs in a real API server: it takes them, defaults as we do, and refuses with our sentences.
 
-Needs KUBECONFIG to name a cluster on which CRDs may be installed. Objects are created in a namespace of its
-own; nearly everything is a dry run.
+With KUBECONFIG it is the cluster named there, on which CRDs may be installed; otherwise one is started.
+Objects are created in a namespace of its own; nearly everything is a dry run.
 """
 
 import json
-import os
 import re
 import time
 import uuid
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import kubernetes
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -26,13 +26,6 @@ from tunesmith_api.fields import GROUP, VERSION
 from tunesmith_api.reasons import SpecInvalid
 from tunesmith_api.status import TrainingJobStatus
 from tunesmith_api.validation import load_documents, validate_object
-
-if not os.environ.get("KUBECONFIG"):
-    pytest.skip(
-        "needs a Kubernetes API server: set KUBECONFIG to a cluster on which CRDs may be installed",
-        allow_module_level=True,
-    )
-kubernetes = pytest.importorskip("kubernetes", reason="needs the Python package kubernetes")
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 PLURALS = {kind.name: kind.plural for kind in KINDS}
@@ -127,8 +120,8 @@ def without_type(message: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
-    kubernetes.config.load_kube_config()
+def client(kubeconfig: Path) -> Any:
+    kubernetes.config.load_kube_config(str(kubeconfig))
     return kubernetes.client
 
 

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = {
     "tunesmith": REPOSITORY / "operator" / "tunesmith",
     "tunesmith_api": REPOSITORY / "operator" / "tunesmith_api",
+    "tunesmith_operator": REPOSITORY / "operator" / "tunesmith_operator",
     "tunesmith_package": REPOSITORY / "operator" / "tunesmith_package",
     "tunesmith_predictor": REPOSITORY / "images" / "predictor" / "tunesmith_predictor",
     "tunesmith_trainer": REPOSITORY / "images" / "trainer" / "tunesmith_trainer",
@@ -50,8 +51,9 @@ def imported(files: list[Path]) -> set[str]:
     ("package", "part", "extras"),
     [
         pytest.param("tunesmith_api", "**/*.py", (), id="the resources need no extra"),
+        pytest.param("tunesmith_operator", "**/*.py", ("operator",), id="the operator needs its own"),
         pytest.param("tunesmith_package", "**/*.py", ("package",), id="the package needs its own"),
-        pytest.param("tunesmith", "*.py", ("package",), id="the command line needs the package's"),
+        pytest.param("tunesmith", "*.py", ("cluster", "package"), id="the command line needs the package's"),
         pytest.param("tunesmith", "fetch/*.py", ("package", "trainer"), id="fetching may use torch"),
         pytest.param("tunesmith_trainer", "**/*.py", ("package", "trainer"), id="the trainer needs both"),
         pytest.param("tunesmith_predictor", "**/*.py", ("package", "predictor"), id="the predictor too"),

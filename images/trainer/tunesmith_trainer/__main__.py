@@ -21,10 +21,20 @@ from tunesmith_api.reasons import (
     exit_code,
 )
 from tunesmith_api.training_job import TrainingJob
+from tunesmith_trainer.cluster import (
+    LAST_SECONDS,
+    TERMINATION_LOG,
+    StatusReporter,
+    cluster_writer,
+    last_words,
+)
 from tunesmith_trainer.events import Events
 from tunesmith_trainer.interruption import Stopped, end_descendants, stop_on_signals
 from tunesmith_trainer.search.local_ray import remove_own_folders, start_early, stop_early, trial_slots
 from tunesmith_trainer.status import StatusBoard
+
+INTERRUPTED_SECONDS = 5.0
+"""How long the last status may take when the process has been asked to stop."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,14 +44,19 @@ def main(arguments: list[str] | None = None) -> int:
     events = Events(stream)
     stop_on_signals(lambda: _give_up(events))
     board: StatusBoard | None = None
+    reporter: StatusReporter | None = None
     error: TunesmithError | None = None
     try:
         job = TrainingJob.model_validate(json.loads(options.spec.read_text(encoding="utf-8")))
+        if options.training_job_uid:
+            write = cluster_writer(job.metadata.namespace, job.name, options.training_job_uid)
+            reporter = StatusReporter(write)
         start_early(trial_slots(job.spec), 0 if options.device == "cpu" else None)
         # Imported after the streams are settled, and while Ray starts: torch takes seconds and may print.
         from tunesmith_trainer.run import JobRun
 
-        run = JobRun(job, options.cache_dir.absolute(), options.device, events, options.store_patience)
+        tell = reporter.tell if reporter else lambda status: None
+        run = JobRun(job, options.cache_dir.absolute(), options.device, events, options.store_patience, tell)
         board = run.board
         run.run()
     except TunesmithError as caught:
@@ -54,7 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
         error = _internal(caught)
     if not isinstance(error, Interrupted):
         stop_early()
-    return _finish(events, board, error)
+    code = _finish(events, board, error)
+    if options.training_job_uid:
+        if reporter is not None:
+            reporter.finish(INTERRUPTED_SECONDS if isinstance(error, Interrupted) else LAST_SECONDS)
+        _leave_last_words(options.termination_message, board, error)
+    return code
 
 
 def _finish(events: Events, board: StatusBoard | None, error: TunesmithError | None) -> int:
@@ -74,6 +94,16 @@ def _finish(events: Events, board: StatusBoard | None, error: TunesmithError | N
     return code
 
 
+def _leave_last_words(path: Path, board: StatusBoard | None, error: TunesmithError | None) -> None:
+    reason = Reason.COMPLETED if error is None else error.reason
+    message, next_step = ("The model is verified.", "") if error is None else (error.message, error.next_step)
+    status = None if board is None else board.as_json()
+    try:
+        path.write_text(last_words(reason.value, message, next_step, status), encoding="ascii")
+    except OSError as problem:
+        print(f"The termination message was not written: {problem}", file=sys.stderr)
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tunesmith_trainer", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="the TrainingJob as JSON")
@@ -82,6 +112,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--store-patience", type=float, default=300, metavar="SECONDS", help="how long a store may stay away"
     )
+    parser.add_argument(
+        "--training-job-uid",
+        default="",
+        metavar="UID",
+        help="in a cluster: report to the TrainingJob of this uid, and leave a termination message",
+    )
+    parser.add_argument("--termination-message", type=Path, default=TERMINATION_LOG, metavar="FILE")
     return parser.parse_args(arguments)
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from pydantic import TypeAdapter
 
 from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
-from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrialStatus
+from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrainingJobStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob, TrainingJobSpec
 from tunesmith_package.lease import acquire_lease
 from tunesmith_package.store import Store, open_store
@@ -72,15 +72,22 @@ class JobRun:
         device: ``auto``, ``cpu`` or ``cuda``.
         events: told everything.
         patience_seconds: how long a store may stay away.
+        on_status: given the status after each change.
     """
 
     def __init__(
-        self, job: TrainingJob, cache_dir: Path, device: str, events: Events, patience_seconds: float = 300
+        self,
+        job: TrainingJob,
+        cache_dir: Path,
+        device: str,
+        events: Events,
+        patience_seconds: float = 300,
+        on_status: Callable[[TrainingJobStatus], None] = lambda status: None,
     ) -> None:
         """Open the store; nothing is read or written yet."""
         self.job, self.spec, self.cache_dir, self.events = job, job.spec, cache_dir, events
         self.patience = patience_seconds
-        self.board = StatusBoard(events, lambda: datetime.now(UTC))
+        self.board = StatusBoard(events, lambda: datetime.now(UTC), job.metadata.generation, on_status)
         self.device: Device = find_device(device, self.spec.transfer.precision)
         torch.set_num_threads(self.device.threads)
         self.store: Store = self._open(self.spec.store.uri, STORE)

@@ -18,11 +18,19 @@ class StatusBoard:
         events: where the status is told.
         clock: the time, in UTC.
         generation: metadata.generation of the TrainingJob, where there is one.
+        on_change: given the status after each change.
     """
 
-    def __init__(self, events: Events, clock: Callable[[], datetime], generation: int | None = None) -> None:
+    def __init__(
+        self,
+        events: Events,
+        clock: Callable[[], datetime],
+        generation: int | None = None,
+        on_change: Callable[[TrainingJobStatus], None] = lambda status: None,
+    ) -> None:
         """Start with a job that is pending."""
         self._events, self._clock, self._generation = events, clock, generation
+        self._on_change = on_change
         self.status = TrainingJobStatus(
             observed_generation=generation, phase="Pending", start_time=clock(), conditions=()
         )
@@ -31,6 +39,7 @@ class StatusBoard:
         """Replace fields of the status."""
         self.status = self.status.model_copy(update=fields)
         self._events.emit("status", status=self.as_json())
+        self._on_change(self.status)
 
     def enter(self, phase: Phase) -> None:
         """Say which stage the job is in."""

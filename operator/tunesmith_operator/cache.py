@@ -1,0 +1,144 @@
+"""What the watches have told: the newest version of each object, kept as compressed JSON.
+
+Of 3,000 jobs with their pods and companions, dicts would take some 400 MB; text takes a tenth. What a
+reconciliation needs is parsed then, which takes some 50 µs.
+"""
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, Key, Kind, Object
+
+Place = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
+class Cache:
+    """The objects that the watches told of, by kind, namespace and name."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._held: dict[Place, tuple[int, str, bytes]] = {}
+        self._children: defaultdict[Key, set[Place]] = defaultdict(set)
+
+    def put(self, kind: Kind, obj: Object, *, listed: bool = False) -> bool:
+        """Remember an object, unless a newer version of it is known; returns whether it was news.
+
+        Args:
+            kind: its kind.
+            obj: as the server sent it.
+            listed: it comes from a list. A list is taken as it is: after a restore of etcd from an older
+                snapshot versions are smaller than those we know.
+        """
+        place, version = _place(kind, obj), _version(obj)
+        held = self._held.get(place)
+        if held is not None:
+            if held[0] == version and held[1] == _uid(obj):
+                return False
+            if version < held[0] and not listed:
+                return False
+        self._held[place] = (version, _uid(obj), _packed(obj))
+        if (owner := owner_key(obj)) is not None and kind is not TRAINING_JOB:
+            self._children[owner].add(place)
+        return True
+
+    def remove(self, kind: Kind, obj: Object) -> None:
+        """Forget an object that was deleted, unless another of its name is known by now."""
+        place = _place(kind, obj)
+        held = self._held.get(place)
+        if held is None or (held[1] != _uid(obj) and held[0] > _version(obj)):
+            return
+        self._forget(place, owner_key(obj))
+
+    def discard(self, kind: Kind, namespace: str, name: str) -> None:
+        """Forget an object that a live read did not find."""
+        place = (kind.name, namespace, name)
+        held = self._held.get(place)
+        if held is not None:
+            self._forget(place, owner_key(_unpacked(held[2])))
+
+    def keep_only(
+        self, kind: Kind, names: set[tuple[str, str]], version: int, namespace: str = ""
+    ) -> set[Key]:
+        """Forget the objects of a kind that a list does not hold; a watch that was cut tells of no deletion.
+
+        Args:
+            kind: of the objects.
+            names: namespace and name of each object in the list.
+            version: of the list; what is known by a later version is kept.
+            namespace: that the list was of; all when empty.
+
+        Returns:
+            The TrainingJobs that are concerned.
+        """
+        concerned = set()
+        for place, (known, _, packed) in list(self._held.items()):
+            if (
+                place[0] != kind.name
+                or place[1:] in names
+                or known > version
+                or namespace not in ("", place[1])
+            ):
+                continue
+            owner = Key(*place[1:]) if kind is TRAINING_JOB else owner_key(_unpacked(packed))
+            self._forget(place, owner)
+            if owner is not None:
+                concerned.add(owner)
+        return concerned
+
+    def _forget(self, place: Place, owner: Key | None) -> None:
+        self._held.pop(place, None)
+        if owner is not None and owner in self._children:
+            self._children[owner].discard(place)
+            if not self._children[owner]:
+                del self._children[owner]
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """The newest version of an object, or None."""
+        held = self._held.get((kind.name, namespace, name))
+        return None if held is None else _unpacked(held[2])
+
+    def children(self, kind: Kind, owner: Key) -> list[Object]:
+        """The objects of a kind that carry the label of a TrainingJob, by name."""
+        places = sorted(place for place in self._children.get(owner, ()) if place[0] == kind.name)
+        return [_unpacked(self._held[place][2]) for place in places]
+
+    def names(self, kind: Kind) -> Iterator[tuple[str, str]]:
+        """Namespace and name of each object of a kind."""
+        return iter([place[1:] for place in self._held if place[0] == kind.name])
+
+    def jobs(self) -> Iterator[Key]:
+        """All TrainingJobs."""
+        return (Key(namespace, name) for namespace, name in self.names(TRAINING_JOB))
+
+
+def owner_key(obj: Object) -> Key | None:
+    """The TrainingJob whose child this is by its label; None for anything else."""
+    metadata = obj["metadata"]
+    name = (metadata.get("labels") or {}).get(JOB_LABEL)
+    return Key(metadata["namespace"], name) if name else None
+
+
+def _place(kind: Kind, obj: Object) -> Place:
+    return kind.name, obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _version(obj: Object) -> int:
+    """Resource versions of one kind are numbers that grow (KEP-5504, promised since Kubernetes 1.35)."""
+    return int(obj["metadata"].get("resourceVersion") or 0)
+
+
+def _uid(obj: Object) -> str:
+    return str(obj["metadata"].get("uid", ""))
+
+
+def _packed(obj: Object) -> bytes:
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return zlib.compress(json.dumps({**obj, "metadata": metadata}, separators=(",", ":")).encode(), 1)
+
+
+def _unpacked(packed: bytes) -> Object:
+    loaded: Object = json.loads(zlib.decompress(packed))
+    return loaded

@@ -1,0 +1,264 @@
+"""The operator's process: reads flags, connects the parts, runs until it is told to stop."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import ApiClient
+
+from tunesmith_api.reasons import TunesmithError, exit_code
+from tunesmith_operator.cache import Cache
+from tunesmith_operator.connection import connect, kopf_connection
+from tunesmith_operator.endpoint import endpoint
+from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, WATCHED, Key, Kind
+from tunesmith_operator.kube import ApiError, Kube, fence_trace
+from tunesmith_operator.leader import Elector
+from tunesmith_operator.logs import set_up_logs
+from tunesmith_operator.metrics import Metrics
+from tunesmith_operator.queue import KeyedQueue
+from tunesmith_operator.settings import Settings
+from tunesmith_operator.training_job.reconcile import Reconciler
+from tunesmith_operator.watches import registry_of, settings_of
+
+_log = logging.getLogger(__name__)
+AUDIT_SECONDS = 2.0
+"""How soon after a list what it does not hold is forgotten."""
+STOPPING_SECONDS = 10.0
+"""How long what is going on may take to end."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the operator; returns the exit code."""
+    options = _parse(arguments)
+    set_up_logs(options.log_format, options.log_level)
+    settings = Settings(
+        trainer_image=options.trainer_image,
+        image_pull_policy=options.image_pull_policy,
+        image_pull_secrets=tuple(options.image_pull_secret),
+        namespaces=tuple(options.namespace),
+        own_namespace=options.own_namespace,
+        lease_name=options.lease_name,
+        workers=options.workers,
+        resync_seconds=options.resync_seconds,
+        grace_seconds=options.grace_seconds,
+    )
+    try:
+        asyncio.run(_run(settings, options.host, options.port))
+    except TunesmithError as error:
+        _log.error("%s", error)
+        return exit_code(error)
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tunesmith_operator",
+        description="Watches TrainingJobs and has Kubernetes run them. Connects with its pod's service "
+        "account, or with KUBECONFIG.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--trainer-image", required=True, help="image of the trainer's pods")
+    add("--image-pull-policy", default="", choices=("", "Always", "IfNotPresent", "Never"))
+    add(
+        "--image-pull-secret", action="append", default=[], help="a Secret in the job's namespace; may repeat"
+    )
+    add(
+        "--namespace", action="append", default=[], help="watch only this one; may repeat; all when not given"
+    )
+    add("--own-namespace", default=_own_namespace(), help="where the lease is kept")
+    add("--lease-name", default="tunesmith-operator", help="replicas of one operator share it")
+    add("--workers", type=int, default=8, help="TrainingJobs handled at once")
+    add("--resync-seconds", type=float, default=600.0, help="look at each job so often, news or not")
+    add("--grace-seconds", type=int, default=120, help="between a trainer's SIGTERM and its SIGKILL")
+    add("--host", default="0.0.0.0", help="address of /metrics, /healthz and /readyz")
+    add("--port", type=int, default=8080, help="port of the same; 0 for any")
+    add("--log-format", choices=("json", "text"), default="text" if sys.stderr.isatty() else "json")
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    return parser.parse_args(arguments)
+
+
+def _own_namespace() -> str:
+    try:
+        return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text("utf-8").strip()
+    except OSError:
+        return os.environ.get("POD_NAMESPACE", "tunesmith-system")
+
+
+async def _run(settings: Settings, host: str, port: int) -> None:
+    configuration = await connect()
+    async with ApiClient(configuration) as client:
+        operator = Operator(settings, client)
+        # Read when the first request opens the client's session.
+        configuration.trace_configs = [fence_trace(operator.may_write_for)]
+        await operator.run(host, port)
+
+
+class Operator:
+    """All parts of the operator and how they are connected.
+
+    Args:
+        settings: the installation's.
+        client: connected.
+    """
+
+    def __init__(self, settings: Settings, client: ApiClient) -> None:
+        """Connect the parts; nothing runs yet."""
+        self._settings, self._client = settings, client
+        identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._cache, self._metrics = Cache(), Metrics()
+        self._queue: KeyedQueue[Key] = KeyedQueue()
+        self._kube = Kube(client, self.may_write_for, self._metrics.called)
+        self._elector = Elector(
+            self._kube, settings.own_namespace, settings.lease_name, identity, on_change=self._leads
+        )
+        self._reconciler = Reconciler(
+            self._kube,
+            self._cache,
+            settings,
+            identity,
+            lambda: datetime.now(UTC),
+            lambda: self._elector.leads,
+        )
+        self._metrics.queue_depth(lambda: len(self._queue))
+        self._started = asyncio.Event()
+        self._listed: set[Kind] = set()
+
+    def may_write_for(self) -> float:
+        """Seconds for which this process may write.
+
+        Raises:
+            NotLeader: it may not.
+        """
+        return self._elector.may_write_for()
+
+    async def run(self, host: str, port: int) -> None:
+        """Run until SIGTERM or SIGINT: then finish what is being written and give the lease back.
+
+        Raises:
+            TunesmithError: the API server does not know TrainingJobs, or cannot be asked.
+        """
+        await self._check_installation()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with endpoint(host, port, self._metrics, self._not_ready, lambda: "") as bound:
+            _log.info("The operator starts; metrics and probes are at port %d", bound)
+            work = [
+                asyncio.create_task(self._queue.run(self._reconcile, self._settings.workers)),
+                asyncio.create_task(self._resync()),
+                asyncio.create_task(self._audit()),
+            ]
+            lead = asyncio.create_task(self._elector.run())
+            watch = asyncio.create_task(self._watch(stop))
+            stopping = asyncio.create_task(stop.wait())
+            done, _ = await asyncio.wait([*work, lead, watch, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            self._queue.close()
+            await asyncio.wait([work[0]], timeout=STOPPING_SECONDS)
+            await _end(*work, lead)
+            await asyncio.wait([watch], timeout=STOPPING_SECONDS)
+            await _end(watch, stopping)
+            for task in done:
+                if not task.cancelled() and (error := task.exception()):
+                    raise error
+        _log.info("The operator has stopped")
+
+    async def _check_installation(self) -> None:
+        try:
+            await self._kube.list(
+                TRAINING_JOB, self._settings.namespaces[0] if self._settings.namespaces else ""
+            )
+        except ApiError as error:
+            hint = {
+                404: "Install the CRDs: kubectl apply --server-side -f manifests/crds.",
+                403: "Apply the operator's roles, or name the namespaces it may watch with --namespace.",
+            }
+            raise TunesmithError(
+                f"TrainingJobs cannot be listed: {error.message}.",
+                hint.get(error.status, "Check that the API server can be reached."),
+            ) from error
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        settings = settings_of()
+        await kopf.operator(
+            registry=registry_of(
+                self._cache,
+                self._queue.add,
+                partial(kopf_connection, self._client.configuration),
+                self._told,
+                self._listed_anew,
+            ),
+            settings=settings,
+            clusterwide=not self._settings.namespaces,
+            namespaces=self._settings.namespaces,
+            stop_flag=stop,
+            ready_flag=self._started,
+        )
+
+    async def _reconcile(self, key: Key) -> float | None:
+        with self._metrics.reconciling():
+            return await self._reconciler.reconcile(key)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            self._listed |= {TRAINING_JOB, *WATCHED}
+            self._enqueue_all()
+
+    async def _audit(self) -> None:
+        """After a list, forget what is gone: a watch that was cut tells of no deletion."""
+        while True:
+            await asyncio.sleep(AUDIT_SECONDS)
+            kinds, self._listed = self._listed, set()
+            for kind in kinds:
+                await self._look_through(kind)
+
+    async def _look_through(self, kind: Kind) -> None:
+        selector = "" if kind is TRAINING_JOB else JOB_LABEL
+        for namespace in self._settings.namespaces or ("",):
+            try:
+                version, names = await self._kube.names(kind, namespace, selector)
+            except ApiError as error:
+                _log.info("%s are looked through later: %s", kind.plural, error)
+                self._listed.add(kind)
+                return
+            for key in self._cache.keep_only(kind, names, version, namespace):
+                self._queue.add(key)
+
+    def _enqueue_all(self) -> None:
+        for key in list(self._cache.jobs()):
+            self._queue.add(key)
+
+    def _leads(self, leads: bool) -> None:
+        self._metrics.leads(leads)
+        if leads:
+            self._enqueue_all()
+
+    def _told(self, key: Key, phase: str | None) -> None:
+        self._metrics.phase(key, phase)
+        if phase is None:
+            self._queue.forget(key)
+
+    def _listed_anew(self, kind: Kind) -> None:
+        self._listed.add(kind)
+
+    def _not_ready(self) -> str:
+        return "" if self._started.is_set() else "the watches have not started"
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

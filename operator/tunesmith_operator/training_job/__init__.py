@@ -1,0 +1,1 @@
+"""A TrainingJob on a cluster: observe, decide, act."""

@@ -1,0 +1,328 @@
+"""The objects that a TrainingJob owns, each made by one pure function as a plain dict.
+
+All have the same name, so that ``kubectl logs job/flowers-trainer`` needs no look-up; all are owned by the
+TrainingJob, so that Kubernetes' own garbage collection removes them with it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tunesmith_api.fields import API_VERSION, GROUP, Placement
+from tunesmith_api.reasons import EXIT_CODES, RETRYABLE, Reason
+from tunesmith_api.training_job import ComputeSpec, TrainingJob
+from tunesmith_operator.kinds import (
+    CONFIG_MAP,
+    JOB,
+    JOB_LABEL,
+    NETWORK_POLICY,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE_ACCOUNT,
+    TRAINING_JOB,
+    Kind,
+    Object,
+)
+from tunesmith_operator.settings import Settings
+
+CONTAINER = "trainer"
+COMPUTE_ANNOTATION = "tunesmith.dev/compute"
+"""Of the Job: which compute its pods were made for."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+SPEC_FILE, OUTCOME_FILE = "spec.json", "outcome.json"
+"""Keys of the ConfigMap: what the trainer reads; how it ended, which outlives a wiped status."""
+PVC_ROOT = "/mnt/pvc"
+CACHE_FOLDER, SPEC_FOLDER = "/var/cache/tunesmith", "/etc/tunesmith"
+USER = 65532
+REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+INTERRUPTED_CODE = EXIT_CODES[Reason.INTERRUPTED]
+FINAL_CODES = sorted(code for reason, code in EXIT_CODES.items() if reason not in RETRYABLE)
+"""Exit codes after which another pod would end the same way."""
+_NOT_FROZEN = {"suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished"}
+_UNITS: dict[str, float] = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
+    f"{prefix}i": 1024**power for power, prefix in enumerate("KMGTP", start=1)
+}
+
+
+def child_name(job_name: str) -> str:
+    """The name of a TrainingJob's children: at most 63 characters, so that it can be a label."""
+    if len(job_name) <= 55:
+        return f"{job_name}-trainer"
+    return f"{job_name[:46]}-{hashlib.sha256(job_name.encode()).hexdigest()[:8]}-trainer"
+
+
+def compute_mark(compute: ComputeSpec) -> str:
+    """Stands for a compute section; 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(compute.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def companions(job: TrainingJob, outcome: str | None = None) -> tuple[tuple[Kind, Object], ...]:
+    """What a trainer's pod needs around it, in the order of creation."""
+    return (
+        (CONFIG_MAP, config_map(job, outcome)),
+        (SERVICE_ACCOUNT, service_account(job)),
+        (ROLE, role(job)),
+        (ROLE_BINDING, role_binding(job)),
+        (NETWORK_POLICY, network_policy(job)),
+    )
+
+
+def config_map(job: TrainingJob, outcome: str | None = None) -> Object:
+    """The spec as the trainer reads it and, once the job is over, how it ended."""
+    frozen = {
+        "apiVersion": API_VERSION,
+        "kind": TRAINING_JOB.name,
+        "metadata": {"name": job.name, "namespace": job.metadata.namespace},
+        "spec": job.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_NOT_FROZEN),
+    }
+    data = {SPEC_FILE: json.dumps(frozen, indent=1, sort_keys=True)}
+    if outcome is not None:
+        data[OUTCOME_FILE] = outcome
+    return {**_head(CONFIG_MAP, job), "data": data}
+
+
+def service_account(job: TrainingJob) -> Object:
+    """The trainer's identity."""
+    return {**_head(SERVICE_ACCOUNT, job), "automountServiceAccountToken": False}
+
+
+def role(job: TrainingJob) -> Object:
+    """May write the status of this one TrainingJob, and nothing else."""
+    rule = {
+        "apiGroups": [GROUP],
+        "resources": ["trainingjobs/status"],
+        "resourceNames": [job.name],
+        "verbs": ["patch"],
+    }
+    return {**_head(ROLE, job), "rules": [rule]}
+
+
+def role_binding(job: TrainingJob) -> Object:
+    """Gives the trainer its role."""
+    name = child_name(job.name)
+    return {
+        **_head(ROLE_BINDING, job),
+        "roleRef": {"apiGroup": ROLE.group, "kind": ROLE.name, "name": name},
+        "subjects": [{"kind": SERVICE_ACCOUNT.name, "name": name, "namespace": job.metadata.namespace}],
+    }
+
+
+def network_policy(job: TrainingJob) -> Object:
+    """Nobody may connect to the trainer. What it connects to is the store, DNS and the API server."""
+    spec = {"podSelector": {"matchLabels": {JOB_LABEL: job.name}}, "policyTypes": ["Ingress"]}
+    return {**_head(NETWORK_POLICY, job), "spec": spec}
+
+
+def batch_job(job: TrainingJob, settings: Settings) -> Object:
+    """The Job whose pod trains; written once, later only ``suspend`` and the limits change."""
+    head = _head(JOB, job)
+    queue = job.metadata.labels.get(QUEUE_LABEL)
+    if queue:
+        head["metadata"]["labels"][QUEUE_LABEL] = queue
+    head["metadata"]["annotations"] = {COMPUTE_ANNOTATION: compute_mark(job.spec.compute)}
+    spec: dict[str, Any] = {
+        "backoffLimit": job.spec.backoff_limit,
+        "completions": 1,
+        "parallelism": 1,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                _exit_rule("Ignore", [INTERRUPTED_CODE]),
+                _exit_rule("FailJob", FINAL_CODES),
+            ]
+        },
+        "suspend": job.spec.suspend or bool(queue),
+        "template": pod_template(job, settings),
+    }
+    if job.spec.active_deadline_seconds is not None:
+        spec["activeDeadlineSeconds"] = job.spec.active_deadline_seconds
+    return {**head, "spec": spec}
+
+
+def pod_template(job: TrainingJob, settings: Settings) -> Object:
+    """The trainer's pod: Pod Security "restricted", a read-only root, folders for what it writes."""
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "serviceAccountName": child_name(job.name),
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": settings.grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, settings)],
+        "volumes": _volumes(job),
+        **_placement(job.spec.compute, job.name),
+    }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return {"metadata": {"labels": _labels(job)}, "spec": spec}
+
+
+def _container(job: TrainingJob, settings: Settings) -> Object:
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": settings.trainer_image,
+        "command": ["python", "-m", "tunesmith_trainer"],
+        "args": [
+            *("--spec", f"{SPEC_FOLDER}/{SPEC_FILE}"),
+            *("--cache-dir", CACHE_FOLDER),
+            *("--training-job-uid", job.metadata.uid or ""),
+        ],
+        "env": [{"name": "HOME", "value": CACHE_FOLDER}, *_credentials(job)],
+        "resources": _resources(job.spec.compute),
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [
+            {"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True},
+            {"name": "cache", "mountPath": CACHE_FOLDER},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+            *({"name": _volume(claim), "mountPath": f"{PVC_ROOT}/{claim}"} for claim in claims(job)),
+        ],
+    }
+    if settings.image_pull_policy:
+        container["imagePullPolicy"] = settings.image_pull_policy
+    return container
+
+
+def _volumes(job: TrainingJob) -> list[Object]:
+    return [
+        {
+            "name": "spec",
+            "configMap": {"name": child_name(job.name), "items": [{"key": SPEC_FILE, "path": SPEC_FILE}]},
+        },
+        {"name": "cache", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+        {
+            "name": "shared-memory",
+            "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(job.spec.compute)},
+        },
+        *({"name": _volume(claim), "persistentVolumeClaim": {"claimName": claim}} for claim in claims(job)),
+    ]
+
+
+def shared_memory(compute: ComputeSpec) -> str:
+    """The size of /dev/shm: what the spec says, or a quarter of the memory, or 2Gi.
+
+    Ray keeps its objects there; Kubernetes' own 64 MB are too few for it.
+    """
+    if compute.shared_memory:
+        return compute.shared_memory
+    if not compute.memory:
+        return "2Gi"
+    return f"{max(1, round(_amount(compute.memory) / 4 / 1024**2))}Mi"
+
+
+def _amount(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * _UNITS[unit]
+
+
+def _resources(compute: ComputeSpec) -> Object:
+    requests = {name: value for name in ("cpu", "memory") if (value := getattr(compute, name))}
+    limits = {"memory": compute.memory} if compute.memory else {}
+    if compute.gpus:
+        limits["nvidia.com/gpu"] = str(compute.gpus)
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _placement(placement: Placement, job_name: str) -> Object:
+    fields: dict[str, Any] = {}
+    if placement.node_selector:
+        fields["nodeSelector"] = dict(placement.node_selector)
+    if placement.tolerations:
+        fields["tolerations"] = [one.to_dict() for one in placement.tolerations]
+    if placement.priority_class_name:
+        fields["priorityClassName"] = placement.priority_class_name
+    if placement.topology_spread:
+        selector = {"labelSelector": {"matchLabels": {JOB_LABEL: job_name}}}
+        fields["topologySpreadConstraints"] = [one.to_dict() | selector for one in placement.topology_spread]
+    return fields
+
+
+def _credentials(job: TrainingJob) -> Iterator[Object]:
+    """Each Secret's keys as variables, one by one; the prefix says what they are for."""
+    secrets = [("DATASET", job.spec.dataset.secret_ref), ("STORE", job.spec.store.secret_ref)]
+    secrets += [(f"BACKBONE_{index}", one.weights_secret_ref) for index, one in enumerate(job.spec.backbones)]
+    for purpose, reference in secrets:
+        if reference is None:
+            continue
+        for key in (*REQUIRED_KEYS, *OPTIONAL_KEYS):
+            source: dict[str, Any] = {"name": reference.name, "key": key}
+            if key in OPTIONAL_KEYS:
+                source["optional"] = True
+            yield {"name": f"TUNESMITH_{purpose}_{key}", "valueFrom": {"secretKeyRef": source}}
+
+
+def addresses(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    """Every address in the spec, as field and URI."""
+    yield "spec.dataset.uri", job.spec.dataset.uri
+    for index, backbone in enumerate(job.spec.backbones):
+        if backbone.weights_uri:
+            yield f"spec.backbones[{index}].weightsUri", backbone.weights_uri
+    yield "spec.store.uri", job.spec.store.uri
+
+
+def claims(job: TrainingJob) -> tuple[str, ...]:
+    """The PersistentVolumeClaims that the spec's addresses name, each once."""
+    found = [
+        uri.removeprefix("pvc://").partition("/")[0] for _, uri in addresses(job) if uri.startswith("pvc://")
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _volume(claim: str) -> str:
+    """A claim's volume; volume names are labels, names of claims may be longer and hold dots."""
+    return f"pvc-{hashlib.sha256(claim.encode()).hexdigest()[:12]}"
+
+
+def _exit_rule(action: str, codes: list[int]) -> Object:
+    return {
+        "action": action,
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
+    }
+
+
+def _labels(job: TrainingJob) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "tunesmith",
+        "app.kubernetes.io/component": "trainer",
+        "app.kubernetes.io/managed-by": "tunesmith-operator",
+        JOB_LABEL: job.name,
+    }
+
+
+def _head(kind: Kind, job: TrainingJob) -> Object:
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": TRAINING_JOB.name,
+        "name": job.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+        # True would need a verb on trainingjobs/finalizers (OwnerReferencesPermissionEnforcement).
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {
+            "name": child_name(job.name),
+            "namespace": job.metadata.namespace,
+            "labels": _labels(job),
+            "ownerReferences": [owner],
+        },
+    }

@@ -1,0 +1,95 @@
+"""Kopf's part: it keeps the watches open and hands over what they tell. Handlers remember and enqueue only.
+
+Nothing of Kopf is left on users' objects: no annotations, no finalizers, no events of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from typing import Any
+
+import kopf
+
+from tunesmith_operator.cache import Cache, owner_key
+from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, WATCHED, Key, Kind
+
+LIST_CHUNK = 200
+
+
+class Patience:
+    """Delays between attempts, without end: a server that is away for an hour must not end the operator."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Seconds: short at first, five from then on."""
+        return chain((0.2, 0.5, 1.0, 2.0), repeat(5.0))
+
+
+def registry_of(
+    cache: Cache,
+    news: Callable[[Key], None],
+    login: Callable[[], Any],
+    told: Callable[[Key, str | None], None],
+    listed: Callable[[Kind], None],
+) -> kopf.OperatorRegistry:
+    """Kopf's handlers.
+
+    Args:
+        cache: remembers.
+        news: of this TrainingJob something is new.
+        login: gives the connection.
+        told: which phase a TrainingJob is in, and None when it is gone, for metrics.
+        listed: objects of this kind come from a list: what is not in it may have been deleted unseen.
+    """
+    registry = kopf.OperatorRegistry()
+
+    async def on_login(**_: Any) -> Any:
+        return await login()
+
+    kopf.on.login(registry=registry)(on_login)
+    for kind in (TRAINING_JOB, *WATCHED):
+        handler = _handler(kind, cache, news, told, listed)
+        group, _, version = kind.api_version.rpartition("/")
+        kopf.on.event(group, version, kind.plural, registry=registry, id=f"remember-{kind.plural}")(handler)
+    return registry
+
+
+def _handler(
+    kind: Kind,
+    cache: Cache,
+    news: Callable[[Key], None],
+    told: Callable[[Key, str | None], None],
+    listed: Callable[[Kind], None],
+) -> Callable[..., Any]:
+    async def remember(event: kopf.RawEvent, **_: Any) -> None:
+        obj: Any = event["object"]
+        change = event["type"]
+        if change is None:
+            listed(kind)
+        if change == "DELETED":
+            cache.remove(kind, obj)
+        elif not cache.put(kind, obj, listed=change is None):
+            return
+        metadata = obj["metadata"]
+        owner = Key(metadata["namespace"], metadata["name"]) if kind is TRAINING_JOB else owner_key(obj)
+        if owner is not None:
+            news(owner)
+            if kind is TRAINING_JOB:
+                phase = (obj.get("status") or {}).get("phase") or "New"
+                told(owner, None if change == "DELETED" else phase)
+
+    return remember
+
+
+def settings_of() -> kopf.OperatorSettings:
+    """Kopf's settings: quiet, no peering, children by label only, lists in chunks."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = LIST_CHUNK
+    settings.networking.error_backoffs = Patience()
+    settings.networking.connect_timeout = 10.0
+    settings.process.ultimate_exiting_timeout = 10.0
+    for kind in WATCHED:
+        group, _, version = kind.api_version.rpartition("/")
+        settings.watching.label_selectors[group, version, kind.plural] = JOB_LABEL
+    return settings

