@@ -68,7 +68,7 @@ class Cluster:
         body = {**document, "metadata": {**document["metadata"], "namespace": self.namespace}}
         address = (GROUP, VERSION, self.namespace, PLURAL, body["metadata"]["name"])
         try:
-            applied = self._objects.patch_namespaced_custom_object(
+            self._objects.patch_namespaced_custom_object(
                 *address,
                 body,
                 field_manager=FIELD_MANAGER,
@@ -77,7 +77,8 @@ class Cluster:
             )
         except self._errors as error:
             raise self._refusal(error) from error
-        return _parsed(applied)
+        # The client gives what was changed, but nothing for what was created (its table knows 200, not 201).
+        return self.get(str(body["metadata"]["name"]))
 
     def get(self, name: str) -> TrainingJob:
         """A TrainingJob as it stands.

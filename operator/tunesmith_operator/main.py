@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TunesmithError as error:
         _log.error("%s", error)
         return exit_code(error)
+    except Exception:
+        _log.exception("The operator ends because something failed that it cannot mend; start it again")
+        return 1
     return 0
 
 

@@ -46,8 +46,9 @@ def job_file(cluster: Cluster, folder: Path, **spec: object) -> Path:
 
 def test_submitted_job_runs_and_is_told_of(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     path = job_file(cluster, tmp_path)
-    code, out, _ = call(cluster, "submit", "-f", str(path), "-n", namespace)
-    assert (code, f"Submitted flowers to the namespace {namespace}." in out) == (0, True)
+    code, out, errors = call(cluster, "submit", "-f", str(path), "-n", namespace)
+    assert code == 0, errors
+    assert f"Submitted flowers to the namespace {namespace}." in out
     cluster.wait_for_condition(namespace, "Succeeded", reason="Running")
     code, out, _ = call(cluster, "status", "-n", namespace)
     assert code == 0

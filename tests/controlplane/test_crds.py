@@ -253,12 +253,14 @@ def test_server_status_is_kept_whole_and_shown_in_columns(
     server.objects.replace_namespaced_custom_object_status(*address, {**job, "status": STATUS.to_dict()})
     kept = server.objects.get_namespaced_custom_object(*address)
     assert TrainingJobStatus.model_validate(kept["status"]) == STATUS
-    table = client.ApiClient().call_api(
+    asking = client.ApiClient()
+    request = asking.param_serialize(
         "GET",
-        f"{client.Configuration.get_default_copy().host}/apis/{GROUP}/{VERSION}"
-        f"/namespaces/{server.namespace}/trainingjobs",
+        f"/apis/{GROUP}/{VERSION}/namespaces/{server.namespace}/trainingjobs",
         header_params={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"},
+        auth_settings=["BearerToken"],
     )
+    table = asking.call_api(*request)
     rows = json.loads(table.read())
     names = [column["name"] for column in rows["columnDefinitions"] if not column["priority"]]
     cells = dict(zip(names, rows["rows"][0]["cells"], strict=False))

@@ -106,7 +106,7 @@ def test_nothing_is_written_while_nothing_happens(
 ) -> None:
     # Looked at again every second: what a resync would write, it would write here.
     operator = operators[0]
-    operator.flags += ("--resync-seconds", "1")
+    operator.flags += ("--resync-seconds", "1", "--namespace", namespace)
     operator.start()
     for name in ("running", "suspended", "done"):
         cluster.submit(namespace, name, suspend=name == "suspended")

@@ -171,7 +171,7 @@ def test_secret_that_the_author_may_not_read_may_not_be_named(
         return ""  # the policy takes a moment to be in force
 
     message = wait_for(refused, "a refusal")
-    assert "you may not read the Secret others" in message
+    assert "a spec may only name Secrets that its author may read, and this one names others" in message
     author.create(TRAINING_JOB, naming(cluster, namespace, "own", where))
 
 

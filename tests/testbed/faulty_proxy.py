@@ -5,6 +5,7 @@ passes is recorded; rules say what happens to which requests.
 """
 
 import asyncio
+import json
 import re
 import ssl
 import threading
@@ -49,7 +50,7 @@ class Fault:
         path: of the requests, as a regular expression.
         watch: only watches (True), only others (False), or both (None).
         times: how often; 0 for always.
-        status: answered instead of the server, 0 for none.
+        status: answered instead of the server, 0 for none; a watch is told in its stream, as the server does.
         delay: seconds before the request is passed on.
         lose: `request`: it never reaches the server; `answer`: the server does it, the operator is cut off.
         silence: a watch stays open and tells nothing.
@@ -112,9 +113,8 @@ class FaultyProxy:
         return self
 
     def stop(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            assert self._thread is not None
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(10)
 
     def cut_all(self) -> None:
@@ -129,13 +129,16 @@ class FaultyProxy:
                 transport.abort()
 
     def _run(self, ready: threading.Event) -> None:
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
+        asyncio.run(self._main(ready))
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        await self._serve()
         ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._end())
-        self._loop.close()
+        await self._ending.wait()
+        self._cut()
+        await self._session.close()
+        await self._runner.cleanup()
 
     async def _serve(self) -> None:
         trusted = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
@@ -153,11 +156,6 @@ class FaultyProxy:
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=own).start()
         self.port = self._runner.addresses[0][1]
 
-    async def _end(self) -> None:
-        self._cut()
-        await self._session.close()
-        await self._runner.cleanup()
-
     async def _pass_on(self, incoming: web.Request) -> web.StreamResponse:
         request = Request(incoming.method, incoming.path, incoming.query_string)
         fault = next((one for one in list(self.faults) if one.meets(request)), Fault())
@@ -171,13 +169,16 @@ class FaultyProxy:
             await asyncio.sleep(fault.delay)
         if fault.lose == "request":
             return _cut_off(incoming)
+        if fault.status and request.watches:
+            error = {"kind": "Status", "code": fault.status, "reason": "Expired", "message": "injected"}
+            return web.Response(text=json.dumps({"type": "ERROR", "object": error}) + "\n")
         if fault.status:
             return web.json_response(
                 {"kind": "Status", "code": fault.status, "reason": "Injected", "message": "injected"},
                 status=fault.status,
                 headers={"Retry-After": "1"} if fault.status == 429 else None,
             )
-        body = await incoming.read()
+        body = await incoming.read() or None
         headers = {key: value for key, value in incoming.headers.items() if key.lower() not in _HOP_BY_HOP}
         try:
             async with self._session.request(

@@ -140,9 +140,7 @@ class Kubelet:
 
     def _watch_from(self, version: str) -> str:
         """See to what happens for some seconds; returns the last version, or nothing when it is too old."""
-        events = self._watcher.watch(
-            POD.path(""), resourceVersion=version, timeoutSeconds=str(WATCH_SECONDS)
-        )
+        events = self._watcher.watch(POD.path(""), resourceVersion=version, timeoutSeconds=str(WATCH_SECONDS))
         for change, pod in events:
             if change == "ERROR":
                 return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -36,7 +37,6 @@ _OWN_CONDITIONS = frozenset(
         TrainingJobCondition.VERIFIED.value,
     }
 )
-_GONE = (404, 409)
 _log = logging.getLogger(__name__)
 
 Write = Callable[[dict[str, Any]], None]
@@ -128,21 +128,30 @@ def cluster_writer(namespace: str, name: str, uid: str) -> Write:
         import kubernetes
 
         if not connected:
-            kubernetes.config.load_config()
+            if path := os.environ.get("KUBECONFIG"):
+                kubernetes.config.load_kube_config(path)
+            else:
+                kubernetes.config.load_incluster_config()
             connected.append(kubernetes.client.CustomObjectsApi())
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "TrainingJob",
-            "metadata": {"name": name, "namespace": namespace, "uid": uid},
-            "status": part,
-        }
+        address = (GROUP, VERSION, namespace, "trainingjobs", name)
         try:
+            # The API server compares uids in metadata, but not when a status is written; so we do, and the
+            # version makes sure that what we looked at is what we write to.
+            present = connected[0].get_namespaced_custom_object(*address)["metadata"]
+            if present["uid"] != uid:
+                raise Refused(f"the TrainingJob {name} is another one by now")
+            body = {
+                "apiVersion": API_VERSION,
+                "kind": "TrainingJob",
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "resourceVersion": present["resourceVersion"],
+                },
+                "status": part,
+            }
             connected[0].patch_namespaced_custom_object_status(
-                GROUP,
-                VERSION,
-                namespace,
-                "trainingjobs",
-                name,
+                *address,
                 body,
                 field_manager=FIELD_MANAGER,
                 force=True,
@@ -150,7 +159,7 @@ def cluster_writer(namespace: str, name: str, uid: str) -> Write:
                 _request_timeout=10,
             )
         except kubernetes.client.ApiException as error:
-            if error.status in _GONE:
+            if error.status == 404:
                 raise Refused(f"{error.status} {error.reason}") from error
             raise
 

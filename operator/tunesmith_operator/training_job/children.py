@@ -90,14 +90,13 @@ def service_account(job: TrainingJob) -> Object:
 
 
 def role(job: TrainingJob) -> Object:
-    """May write the status of this one TrainingJob, and nothing else."""
-    rule = {
-        "apiGroups": [GROUP],
-        "resources": ["trainingjobs/status"],
-        "resourceNames": [job.name],
-        "verbs": ["patch"],
-    }
-    return {**_head(ROLE, job), "rules": [rule]}
+    """May read this one TrainingJob and write its status, and nothing else."""
+    only = {"apiGroups": [GROUP], "resourceNames": [job.name]}
+    rules = [
+        {**only, "resources": ["trainingjobs"], "verbs": ["get"]},
+        {**only, "resources": ["trainingjobs/status"], "verbs": ["patch"]},
+    ]
+    return {**_head(ROLE, job), "rules": rules}
 
 
 def role_binding(job: TrainingJob) -> Object:
