@@ -1,6 +1,5 @@
 """Operators that start, stop, are killed, stand still and compete, on a real API server."""
 
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.controlplane.cluster import Cluster
+from tests.controlplane.operator_metrics import writes
 from tests.testbed.kube_api import wait_for
 from tests.testbed.operators import Operator
 
@@ -91,14 +91,6 @@ def test_leader_that_stood_still_past_its_lease_writes_nothing_more(
     assert writes(leader.read("/metrics")) == 0
     for number in range(5):
         assert len(cluster.pods(namespace, f"while-stopped-{number}")) == 1
-
-
-def writes(metrics: str) -> int:
-    """Calls that changed something, but for the lease; 0 for an operator that never led any job."""
-    lines = re.findall(r'api_calls_total\{code="\d+",resource="(\w+)",verb="(\w+)"\} (\S+)', metrics)
-    return int(
-        sum(float(count) for what, verb, count in lines if what != "leases" and verb not in ("get", "list"))
-    )
 
 
 def test_nothing_is_written_while_nothing_happens(
