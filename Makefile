@@ -79,6 +79,11 @@ test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut of
 test-controlplane: $(ENVIRONMENT) ## Only those with a real kube-apiserver, which is built the first time
 	$(BIN)/python -m pytest tests/controlplane
 
+.PHONY: chaos
+chaos: $(ENVIRONMENT) ## Random schedules for the operator (SEEDS=1000 FIRST=1), the failing ones shortened
+	TUNESMITH_SCHEDULES=$(or $(SEEDS),1000) TUNESMITH_FIRST_SEED=$(or $(FIRST),1) TUNESMITH_SHRINK=1 \
+	  $(BIN)/python -m pytest tests/controlplane/test_schedules.py
+
 .PHONY: test-unit
 test-unit: $(ENVIRONMENT) ## The fast tests
 	$(BIN)/python -m pytest tests/unit

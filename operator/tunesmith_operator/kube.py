@@ -133,6 +133,10 @@ class Kube:
                 return found
             query["continue"] = token
 
+    async def ask_for(self, kind: Kind, namespace: str = "") -> None:
+        """Have the server list one object of a kind: an ApiError says that it cannot, or may not."""
+        await self._call("list", "GET", kind, kind.path(namespace), {"limit": "1"})
+
     async def names(
         self, kind: Kind, namespace: str = "", label_selector: str = ""
     ) -> tuple[int, set[tuple[str, str]]]:

@@ -180,9 +180,8 @@ class Operator:
 
     async def _check_installation(self) -> None:
         try:
-            await self._kube.list(
-                TRAINING_JOB, self._settings.namespaces[0] if self._settings.namespaces else ""
-            )
+            for namespace in self._settings.namespaces or ("",):
+                await self._kube.ask_for(TRAINING_JOB, namespace)
         except ApiError as error:
             hint = {
                 404: "Install the CRDs: kubectl apply --server-side -f manifests/crds.",

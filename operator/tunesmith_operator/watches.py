@@ -12,7 +12,12 @@ import kopf
 from tunesmith_operator.cache import Cache, owner_key
 from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, WATCHED, Key, Kind
 
-LIST_CHUNK = 200
+LIST_CHUNK = 50
+"""Objects of one answer to a list. Kopf has a task for each that it was just told of, and a list of thousands
+at once would leave the process large for ever.
+"""
+TASK_SECONDS = 0.1
+"""How long such a task waits for more news of its object; ours have nothing to wait for."""
 
 
 class Patience:
@@ -86,6 +91,7 @@ def settings_of() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.watching.chunk_size = LIST_CHUNK
+    settings.queueing.idle_timeout = TASK_SECONDS
     settings.networking.error_backoffs = Patience()
     settings.networking.connect_timeout = 10.0
     settings.process.ultimate_exiting_timeout = 10.0

@@ -5,17 +5,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.controlplane.cluster import Cluster
-from tests.testbed.faulty_proxy import Fault, FaultyProxy, Request
+from tests.controlplane.stage import Stage, stage_of
+from tests.testbed.faulty_proxy import Fault, Request
 from tests.testbed.kube_api import Object, wait_for
-from tests.testbed.operators import NAMESPACE, Operator
+from tests.testbed.operators import Operator
 
-from tunesmith_operator.kinds import COMPANIONS, JOB, LEASE, TRAINING_JOB
+from tunesmith_operator.kinds import COMPANIONS, JOB, TRAINING_JOB
 from tunesmith_operator.training_job.children import child_name
 
 MODEL = {"uri": "s3://models/models/flowers/abc", "digest": "sha256:" + "a" * 64, "verified": True}
@@ -37,43 +37,9 @@ VOLATILE = frozenset(
 )
 
 
-@dataclass
-class Stage:
-    """An operator behind a proxy, and the writes that a run without faults needs."""
-
-    cluster: Cluster
-    proxy: FaultyProxy
-    folder: Path
-    operators: list[Operator]
-
-    def start(self, *flags: str) -> Operator:
-        folder = self.folder / f"{self.folder.name}-{len(self.operators)}"
-        folder.mkdir()
-        operator = self.cluster.operator(folder, *flags)
-        plane = self.cluster.plane
-        token = json.loads(
-            plane.kubectl("config", "view", "--raw", "-o", "json", f"--kubeconfig={operator.kubeconfig}")
-        )
-        user = token["users"][0]["user"]["token"]
-        operator.kubeconfig = plane.kubeconfig_of(f"proxied-{folder.name}", user, self.proxy.address)
-        self.operators.append(operator.start())
-        return operator
-
-    def end(self) -> None:
-        for one in self.operators:
-            one.kill()
-        self.proxy.stop()
-        self.free_lease()
-
-    def free_lease(self) -> None:
-        """The lease of a killed operator, as if its seconds had passed."""
-        self.cluster.api.delete(LEASE, NAMESPACE, "tunesmith-operator")
-
-
 @pytest.fixture
 def stage(cluster: Cluster, tmp_path: Path) -> Iterator[Stage]:
-    proxy = FaultyProxy(cluster.plane.address, cluster.plane.folder).start()
-    made = Stage(cluster, proxy, tmp_path, [])
+    made = stage_of(cluster, tmp_path)
     yield made
     made.end()
 
@@ -135,8 +101,7 @@ def creations(requests: list[Request], namespace: str) -> Counter[str]:
 @pytest.fixture(scope="module")
 def faultless(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Object, Counter[str], int]:
     """End state, creations and the number of writes of a run without faults."""
-    proxy = FaultyProxy(cluster.plane.address, cluster.plane.folder).start()
-    stage = Stage(cluster, proxy, tmp_path_factory.mktemp("faultless"), [])
+    stage = stage_of(cluster, tmp_path_factory.mktemp("faultless"))
     namespace = "faultless"
     cluster.create_namespace(namespace)
     try:
@@ -144,7 +109,7 @@ def faultless(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tup
         live(cluster, namespace)
         converged(cluster, namespace)
         time.sleep(0.5)  # the event that follows the status
-        writes = list(proxy.writes)
+        writes = list(stage.proxy.writes)
         return end_state(cluster, namespace), creations(writes, namespace), len(writes)
     finally:
         stage.end()

@@ -184,9 +184,11 @@ class ControlPlane:
             ],
             "users": [{"name": user, "user": {"token": token or self.tokens[user]}}],
         }
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(content))
-        return path
+        # In one step: another thread may be reading it.
+        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(yaml.safe_dump(content))
+        return unfinished.replace(path)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints; an error carries what it complained about."""

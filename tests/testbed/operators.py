@@ -36,6 +36,10 @@ class Operator:
             )
         return self
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def signal(self, number: Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
@@ -52,7 +56,7 @@ class Operator:
             raise
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.runs:
             self.process.send_signal(SIGCONT)
             self.process.kill()
             self.process.wait()

@@ -85,7 +85,7 @@ def _conditions(
     verdict: Verdict,
 ) -> tuple[tuple[TrainingJobCondition, ConditionStatus, Finding], ...]:
     kinds = TrainingJobCondition
-    admitted = Finding(Reason.RUNNING, "The spec is understood and its Job exists.")
+    admitted = Finding(Reason.RUNNING, "The spec is understood, and nothing is in the way of its Job.")
     found = [
         (
             kinds.ADMITTED,
