@@ -28,6 +28,7 @@ from tunesmith_operator.metrics import Metrics
 from tunesmith_operator.queue import KeyedQueue
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.training_job.reconcile import Reconciler
+from tunesmith_operator.training_job.typical import typical_text
 from tunesmith_operator.watches import registry_of, settings_of
 
 _log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Operator:
         """Connect the parts; nothing runs yet."""
         self._settings, self._client = settings, client
         identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self._cache, self._metrics = Cache(), Metrics()
+        self._cache, self._metrics = Cache(typical_text(settings)), Metrics()
         self._queue: KeyedQueue[Key] = KeyedQueue()
         self._kube = Kube(client, self.may_write_for, self._metrics.called)
         self._elector = Elector(

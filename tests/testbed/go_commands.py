@@ -65,7 +65,10 @@ def _build(name: str, module: Path, target: Path, flags: str, say: Callable[[str
     environment = {
         **os.environ,
         "CGO_ENABLED": "0",
-        "GOFLAGS": "-mod=readonly",
+        # Beside what is built of them: nothing is left elsewhere on a developer's machine.
+        "GOCACHE": str(target.parent / "go-build"),
+        "GOMODCACHE": str(target.parent / "go-modules"),
+        "GOFLAGS": "-mod=readonly -modcacherw",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
