@@ -216,6 +216,16 @@ def test_record_that_somebody_deleted_is_written_again_from_the_status() -> None
     assert json.loads(action.body["data"][OUTCOME_FILE]) == done.status
 
 
+def test_record_follows_what_the_trainer_reports_last() -> None:
+    done = after(finished(), decided(finished()))
+    more = replace(done, status={**done.status, "search": {"trials": 9}}, outcome=dict(done.status))
+    (action, *_) = decided(with_companions(more)).actions
+    assert isinstance(action, Ensure)
+    assert json.loads(action.body["data"][OUTCOME_FILE])["search"] == {"trials": 9}
+    same = replace(with_companions(done), outcome=dict(done.status))
+    assert decided(same) == Plan()
+
+
 def test_suspending_a_running_job_suspends_its_job_and_says_so() -> None:
     job = training_job({"suspend": True})
     plan = decided(with_pod(with_run(observed(job), suspended=False)))

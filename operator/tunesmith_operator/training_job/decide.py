@@ -64,7 +64,7 @@ def over(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     actions: list[Action] = []
     record = dict(observed.status if told else observed.outcome or {})
     present = observed.companions.get(CONFIG_MAP)
-    if observed.outcome is None and present is not None:
+    if observed.outcome != record and present is not None:
         actions.append(Ensure(CONFIG_MAP, config_map(observed.job, _record(record)), present.uid))
     actions += _ttl(observed)
     if told:

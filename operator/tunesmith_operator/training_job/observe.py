@@ -77,7 +77,9 @@ async def observe(key: Key, cache: Cache, kube: Kube, now: datetime) -> Observed
             if kind is CONFIG_MAP:
                 outcome = outcome_of(child)
     pods, strays = _pods(cache.children(POD, key), run)
-    if strays:
+    # When a Job is over its pods are: where the cache says otherwise, their last words are on their way.
+    behind = run is not None and run.outcome is not None and (not pods or any(pod.live for pod in pods))
+    if strays or behind:
         pods, strays = _pods(await _live_pods(key, cache, kube), run)
     return Observed(
         job=job,

@@ -15,6 +15,7 @@ from tunesmith_operator.training_job.observe import Unreadable, observe
 
 _log = logging.getLogger(__name__)
 OUTDATED_SECONDS = 0.2
+SETTLE_SECONDS = 0.2
 
 
 class Reconciler:
@@ -78,6 +79,8 @@ class Reconciler:
                 await self._actor.tell(observed, plan.status)
                 _log.info("%s: %s", key, _summary(plan.status), extra={"object": str(key)})
                 await self._actor.post(observed, plan.news, now)
+                # The answer to our write may hold what no watch has told yet, and its echo will be no news.
+                return min(SETTLE_SECONDS, plan.again_after or SETTLE_SECONDS)
         except Outdated as error:
             _log.debug("%s: %s", key, error, extra={"object": str(key)})
             return OUTDATED_SECONDS
