@@ -1,7 +1,7 @@
 """What the watches have told: the newest version of each object, kept as compressed JSON.
 
-Of 3,000 jobs with their pods and companions, dicts would take some 400 MB; this takes a twentieth. What a
-reconciliation needs is parsed then, which takes some 50 µs.
+3,000 jobs with their pods and companions, 24,000 objects, take 17 MiB so. What a reconciliation needs is
+parsed then.
 """
 
 import json
@@ -20,7 +20,7 @@ class Cache:
     """The objects that the watches told of, by kind, namespace and name.
 
     Args:
-        typical: text that objects have in common, for their compression; a third of the memory.
+        typical: text that objects have in common, for their compression; without it they take 30 MiB.
     """
 
     def __init__(self, typical: bytes = b"") -> None:

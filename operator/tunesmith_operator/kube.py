@@ -13,9 +13,11 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
-from tunesmith_operator.kinds import FIELD_MANAGER, Kind, Object
+from tunesmith_operator.kinds import FIELD_MANAGER, LEASE, Kind, Object
 
 READ_SECONDS = 20.0
+LEASE_SECONDS = 4.0
+"""Well below a lease's duration: a call that hangs must leave time for another."""
 WRITE_SECONDS = 10.0
 LIST_CHUNK = 500
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -115,7 +117,8 @@ class Kube:
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object as etcd has it now, or None."""
         try:
-            return await self._call("get", "GET", kind, kind.path(namespace, name))
+            seconds = LEASE_SECONDS if kind is LEASE else READ_SECONDS
+            return await self._call("get", "GET", kind, kind.path(namespace, name), seconds=seconds)
         except Refused as error:
             if error.status == 404:
                 return None
@@ -177,11 +180,12 @@ class Kube:
         Not behind the fence: it is how the lease itself is written.
         """
         path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
-        return await self._call("update", "PUT", kind, path, body=body)
+        return await self._call("update", "PUT", kind, path, body=body, seconds=LEASE_SECONDS)
 
     async def create_unfenced(self, kind: Kind, body: Object) -> Object:
         """Create an object before there is a leader: the lease itself."""
-        return await self._call("create", "POST", kind, kind.path(body["metadata"]["namespace"]), body=body)
+        path = kind.path(body["metadata"]["namespace"])
+        return await self._call("create", "POST", kind, path, body=body, seconds=LEASE_SECONDS)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete the object of this uid and, in the background, what it owns; nothing when it is gone."""

@@ -112,7 +112,9 @@ def test_nothing_is_written_while_nothing_happens(
     assert writes(operator.read("/metrics")) == before
 
 
-def test_without_the_crds_it_ends_and_says_what_to_apply(tmp_path: Path, cluster: Cluster) -> None:
+def test_stranger_to_the_api_server_ends_and_says_that_nothing_can_be_listed(
+    tmp_path: Path, cluster: Cluster
+) -> None:
     operator = cluster.operator(tmp_path, "--namespace", "no-such-namespace")
     operator.kubeconfig = cluster.plane.kubeconfig_of("stranger", "not-a-token")
     operator.start()

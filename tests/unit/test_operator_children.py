@@ -1,5 +1,6 @@
 """The objects that a TrainingJob owns, as YAML that a person can read: `golden/operator_children.yaml`."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tunesmith_operator.training_job.children import (
     claims,
     companions,
     compute_mark,
+    config_map,
     shared_memory,
 )
 
@@ -62,6 +64,13 @@ def test_every_claim_of_the_addresses_is_mounted_once() -> None:
     volumes = {one["name"]: one for one in pod["volumes"]}
     claim = volumes[mounted["/mnt/pvc/photos"]]["persistentVolumeClaim"]
     assert claim == {"claimName": "photos"}
+
+
+def test_trainer_is_given_the_folders_where_its_claims_are_mounted() -> None:
+    job = training_job({"dataset": {"uri": "pvc://photos/flowers"}, "store": {"uri": "pvc://models"}})
+    spec = json.loads(config_map(job)["data"]["spec.json"])["spec"]
+    assert spec["dataset"]["uri"] == "file:///mnt/pvc/photos/flowers"
+    assert spec["store"]["uri"] == "file:///mnt/pvc/models"
 
 
 def test_exit_codes_are_ignored_counted_or_final_and_none_is_forgotten() -> None:

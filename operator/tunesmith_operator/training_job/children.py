@@ -78,7 +78,7 @@ def config_map(job: TrainingJob, outcome: str | None = None) -> Object:
         "metadata": {"name": job.name, "namespace": job.metadata.namespace},
         "spec": job.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=_NOT_FROZEN),
     }
-    data = {SPEC_FILE: json.dumps(frozen, indent=1, sort_keys=True)}
+    data = {SPEC_FILE: json.dumps(_in_pod(frozen), indent=1, sort_keys=True)}
     if outcome is not None:
         data[OUTCOME_FILE] = outcome
     return {**_head(CONFIG_MAP, job), "data": data}
@@ -282,6 +282,17 @@ def claims(job: TrainingJob) -> tuple[str, ...]:
         uri.removeprefix("pvc://").partition("/")[0] for _, uri in addresses(job) if uri.startswith("pvc://")
     ]
     return tuple(dict.fromkeys(found))
+
+
+def _in_pod(value: Any) -> Any:
+    """The same with each pvc://CLAIM/PATH as the folder where the pod has it."""
+    if isinstance(value, dict):
+        return {key: _in_pod(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_in_pod(item) for item in value]
+    if isinstance(value, str) and value.startswith("pvc://"):
+        return f"file://{PVC_ROOT}/{value.removeprefix('pvc://')}"
+    return value
 
 
 def _volume(claim: str) -> str:
