@@ -19,7 +19,7 @@ from tunesmith.line_views import JsonView, PlainView, View, compact
 from tunesmith.live_view import LiveView
 from tunesmith.outcome import metrics_table, places
 from tunesmith.run_state import RunState
-from tunesmith_api.reasons import EXIT_CODES, DeadlineExceeded, Reason, SpecInvalid
+from tunesmith_api.reasons import EXIT_CODES, DeadlineExceeded, Reason, SpecInvalid, reason_named
 from tunesmith_api.status import Condition, TrainingJobStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import load_documents
@@ -166,7 +166,8 @@ def exit_code_of(job: TrainingJob) -> int:
     failed = _condition(job, "Failed")
     if failed is None or failed.status != "True":
         return 0
-    return EXIT_CODES.get(Reason(failed.reason), EXIT_CODES[Reason.INTERNAL_ERROR])
+    known = reason_named(failed.reason) or Reason.INTERNAL_ERROR
+    return EXIT_CODES.get(known, EXIT_CODES[Reason.INTERNAL_ERROR])
 
 
 def _ended(job: TrainingJob) -> bool:

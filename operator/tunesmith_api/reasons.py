@@ -420,6 +420,11 @@ RETRYABLE: frozenset[Reason] = frozenset(
 """Reasons after which the same spec may succeed without anybody changing anything."""
 
 
+def reason_named(word: str) -> Reason | None:
+    """The reason of this word, or None for one that this version does not know."""
+    return next((reason for reason in Reason if reason.value == word), None)
+
+
 def reason_of_exit_code(code: int) -> Reason | None:
     """The reason that a process named by its exit code, or None for success and foreign codes."""
     return next((reason for reason, known in EXIT_CODES.items() if known == code), None)

@@ -22,6 +22,7 @@ from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE
 from tunesmith_operator.training_job.children import OUTCOME_FILE, QUEUE_LABEL
 from tunesmith_operator.training_job.decide import decide
+from tunesmith_operator.training_job.observe import outcome_of
 from tunesmith_operator.training_job.observed import Conflict, Observed, Refusal
 from tunesmith_operator.training_job.plan import Change, Ensure, Plan, Remove
 from tunesmith_operator.training_job.pods import Pod
@@ -183,6 +184,19 @@ def test_model_of_the_termination_message_is_taken_where_the_trainer_could_not_r
     plan = decided(finished())
     assert (plan.status or {})["model"] == MODEL
     assert (plan.status or {})["startTime"] == "2026-11-29T11:55:00Z"
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"status": []}', '{"status": {"model": {"uri": 7}}}'])
+def test_last_words_that_are_unsound_are_no_model_and_no_obstacle(said: str) -> None:
+    run = with_run(observed(), outcome="Complete", ended=NOW)
+    plan = decided(with_pod(run, "Succeeded", ended=ended_with(0, said, "Completed")))
+    assert condition(plan, "Succeeded")["status"] == "True"
+    assert "model" not in (plan.status or {})
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"conditions": [{"type": 7}]}', '{"conditions": []}'])
+def test_record_that_somebody_has_edited_is_no_record(record: str) -> None:
+    assert outcome_of({"data": {OUTCOME_FILE: record}}) is None
 
 
 def test_ttl_is_set_only_once_the_end_is_known() -> None:

@@ -286,12 +286,9 @@ def _stage(status: TrainingJobStatus) -> Any:
 
 
 def _succeeded(observed: Observed) -> Verdict:
-    ends = [pod.ended.result for pod in observed.pods if pod.phase == "Succeeded" and pod.ended]
-    said = (ends[-1].get("status") if ends else None) or {}
+    said = [pod.ended.model for pod in observed.pods if pod.phase == "Succeeded" and pod.ended]
     fields = {
-        field: said[field]
-        for field in ("model", "reportUri")
-        if field in said and field not in observed.status
+        field: value for field, value in (said[-1] if said else {}).items() if field not in observed.status
     }
     finding = Finding(Reason.COMPLETED, "The verified model is in the store.")
     return Verdict("Succeeded", finding, succeeded="True", fields=fields)

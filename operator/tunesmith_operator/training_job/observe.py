@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tunesmith_api.status import TrainingJobStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_operator.cache import Cache
 from tunesmith_operator.kinds import (
@@ -108,7 +109,13 @@ def outcome_of(config_map: Object) -> Mapping[str, Any] | None:
         outcome = json.loads((config_map.get("data") or {}).get(OUTCOME_FILE, "null"))
     except ValueError:
         return None
-    return outcome if isinstance(outcome, dict) and outcome.get("conditions") else None
+    if not isinstance(outcome, dict) or not outcome.get("conditions"):
+        return None
+    try:
+        TrainingJobStatus.model_validate(outcome)
+    except ValidationError:
+        return None  # somebody has edited it; the status is there, or the Job says it again
+    return outcome
 
 
 def _parse(raw: Object) -> TrainingJob:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunesmith_api.reasons import Reason, reason_of_exit_code
+from tunesmith_api.status import TrainingJobStatus
 from tunesmith_operator.kinds import Object
 from tunesmith_operator.training_job.children import CONTAINER
 
@@ -33,6 +36,19 @@ class Exit:
         except ValueError:
             return {}
         return said if isinstance(said, dict) else {}
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The status's ``model`` and ``reportUri`` where the last words hold them; nothing when unsound."""
+        said = self.result.get("status")
+        if not isinstance(said, dict):
+            return {}
+        named = {field: said[field] for field in ("model", "reportUri") if field in said}
+        try:
+            TrainingJobStatus.model_validate(named)
+        except ValidationError:
+            return {}
+        return named
 
 
 @dataclass(frozen=True)

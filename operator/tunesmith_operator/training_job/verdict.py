@@ -77,7 +77,7 @@ def news_of(status: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[News
     new, old = _condition(status, "Succeeded"), _condition(present, "Succeeded")
     if new is None or (old is not None and old["reason"] == new["reason"] and old["status"] == new["status"]):
         return ()
-    warning = Reason(new["reason"]) not in GOOD_NEWS
+    warning = new["reason"] not in GOOD_NEWS
     return (News(warning, new["reason"], new["message"]),)
 
 
