@@ -15,6 +15,7 @@ process of its own. Latency figures are open loop: a request counts from when it
 * start: seconds until ready, above those of importing kserve alone, the two in turns.
 * memory: resident memory after 10,000 and 20,000 requests.
 * monitoring: saturated throughput with and without monitoring, in turns.
+* explanation: saturated throughput of ``:predict`` over that of ``:explain`` with the same bodies, in turns.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -218,6 +219,16 @@ class Bench:
             costs.append(1 - rates[0] / rates[1])
         return median(costs)
 
+    def explanation(self) -> float:
+        """How many predictions an explanation costs, from pairs in turns."""
+        with self.server() as (_, target):
+            explain = replace(target, url=target.url.replace(":predict", ":explain"))
+            costs = []
+            for _ in range(self.options.repeats):
+                predictions = load.saturate(self.program, target, self.options.seconds)
+                costs.append(predictions / load.saturate(self.program, explain, self.options.seconds))
+        return median(costs)
+
 
 TIMES_FASTER = {"mobilenet_v2": 2.0, "resnet50": 1.7}
 
@@ -243,6 +254,7 @@ def cost_targets(row: dict[str, Any]) -> list[Target]:
         Target("resident memory after all requests", row["memory"], "at most", 400, " MiB"),
         Target("growth of it over the last half", 100 * growth, "at most", 2, " %"),
         Target("throughput that monitoring costs", 100 * row["monitoring"], "at most", 5, " %"),
+        Target("predictions that an explanation costs", row["explanation"], "at most", 2, ""),
     ]
 
 
@@ -276,6 +288,7 @@ def main() -> int:
                     "health": bench.health,
                     "start": bench.start,
                     "monitoring": bench.monitoring,
+                    "explanation": bench.explanation,
                 }
                 costs = {what: measure() for what, measure in further.items()}
                 costs["memoryHalf"], costs["memory"] = bench.memory()
