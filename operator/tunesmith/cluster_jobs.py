@@ -242,6 +242,8 @@ def _details(job: TrainingJob) -> Iterator[Any]:
         yield Text(f"  {sign} {condition.type}: {condition.reason}", "dim")
     if status.verification and status.verification.metrics:
         yield metrics_table(status)
+    if status.gpu_seconds:
+        yield Text(f"GPU time: {wording.duration(status.gpu_seconds)}, over all pods.")
     yield from map(Text, places(status))
 
 

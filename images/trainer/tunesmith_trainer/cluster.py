@@ -29,7 +29,7 @@ TERMINATION_LOG = Path("/dev/termination-log")
 TERMINATION_BYTES = 4_096
 """The kubelet keeps so much."""
 
-_OWN_FIELDS = ("dataset", "search", "verification", "model", "reportUri", "restarts")
+_OWN_FIELDS = ("dataset", "search", "verification", "model", "reportUri", "restarts", "gpuSeconds")
 _OWN_CONDITIONS = frozenset(
     {
         TrainingJobCondition.DATA_READY.value,

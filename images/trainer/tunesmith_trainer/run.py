@@ -29,6 +29,7 @@ from tunesmith_package.store import Store, open_store
 from tunesmith_trainer.credentials import DATASET, STORE, credentials_for, weights_of
 from tunesmith_trainer.devices import Device, find_device
 from tunesmith_trainer.events import Events
+from tunesmith_trainer.gpu_time import GpuTime
 from tunesmith_trainer.prepare.dataset import Dataset, DatasetUnusable
 from tunesmith_trainer.prepare.prepare import prepare_dataset
 from tunesmith_trainer.prepare.source import Listing
@@ -130,27 +131,34 @@ class JobRun:
         ):
             self.workspace = Workspace(self.store, prefix, self.cache_dir, lease.ensure_held)
             self.scratch, self.key, self.prefix = scratch, key, prefix
-            self._count_start()
-            dataset = self._prepare(listing)
-            searched = self._search(dataset)
-            directory = self.scratch / "package"
-            directory.mkdir()
-            # Imported now: what verifies and publishes would have the search wait for a second.
-            from tunesmith_trainer.release import Release
+            with self._counting():
+                dataset = self._prepare(listing)
+                searched = self._search(dataset)
+                directory = self.scratch / "package"
+                directory.mkdir()
+                # Imported now: what verifies and publishes would have the search wait for a second.
+                from tunesmith_trainer.release import Release
 
-            release = Release(self.job, key, self.workspace, self.device, self.events, self.board)
-            release.run(dataset, searched, directory)
+                release = Release(self.job, key, self.workspace, self.device, self.events, self.board)
+                release.run(dataset, searched, directory)
         self.board.condition(
             TrainingJobCondition.SUCCEEDED, "True", Reason.COMPLETED, "The verified model is in the store."
         )
         self.board.finish("Succeeded")
 
-    def _count_start(self) -> None:
-        """Count how often this run was started, for status.restarts."""
+    def _counting(self) -> GpuTime:
+        """Count how often this run was started and how long it holds GPUs, over all its processes."""
         with self.workspace.reading("starts"):
-            starts = int((self.workspace.read_marker("starts") or {"starts": 0})["starts"])
-        self.workspace.write_marker("starts", {"starts": starts + 1})
-        self.board.update(restarts=starts)
+            marker = self.workspace.read_marker("starts") or {"starts": 0}
+            starts, used = int(marker["starts"]), float(marker.get("gpuSeconds", 0))
+
+        def keep(seconds: float) -> None:
+            self.board.update(gpu_seconds=seconds)
+            self.workspace.write_marker("starts", {"starts": starts + 1, "gpuSeconds": seconds})
+
+        self.workspace.write_marker("starts", {"starts": starts + 1, "gpuSeconds": used})
+        self.board.update(restarts=starts, gpu_seconds=used or None)
+        return GpuTime(self.device.gpus, used, keep)
 
     # Prepare
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,8 @@ from tunesmith_trainer.events import Events
 
 class StatusBoard:
     """Holds the status, changes it field by field and emits a ``status`` event for each change.
+
+    Any thread may change it: changes come one after another, also where they are told.
 
     Args:
         events: where the status is told.
@@ -31,15 +34,17 @@ class StatusBoard:
         """Start with a job that is pending."""
         self._events, self._clock, self._generation = events, clock, generation
         self._on_change = on_change
+        self._lock = threading.RLock()
         self.status = TrainingJobStatus(
             observed_generation=generation, phase="Pending", start_time=clock(), conditions=()
         )
 
     def update(self, **fields: Any) -> None:
         """Replace fields of the status."""
-        self.status = self.status.model_copy(update=fields)
-        self._events.emit("status", status=self.as_json())
-        self._on_change(self.status)
+        with self._lock:
+            self.status = self.status.model_copy(update=fields)
+            self._events.emit("status", status=self.as_json())
+            self._on_change(self.status)
 
     def enter(self, phase: Phase) -> None:
         """Say which stage the job is in."""
@@ -57,7 +62,8 @@ class StatusBoard:
             reason=reason.value,
             message=message[:4_000],
         )
-        self.update(conditions=with_condition(self.status.conditions, new))
+        with self._lock:
+            self.update(conditions=with_condition(self.status.conditions, new))
 
     def finish(self, phase: Phase) -> None:
         """Say that the job ended."""
