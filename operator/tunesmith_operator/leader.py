@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from tunesmith_api.reasons import TunesmithError
 from tunesmith_operator.kinds import LEASE, Object
 from tunesmith_operator.kube import AlreadyExists, ApiError, Conflict, Kube, NotLeader
 
@@ -23,6 +24,10 @@ _log = logging.getLogger(__name__)
 def boot_clock() -> float:
     """Seconds that go on while the process or the machine is stopped, and that nobody can set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class HistoryWentBack(TunesmithError):
+    """The cluster's store was restored from an older state: nothing that this process remembers counts."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,11 @@ class Elector:
         return left
 
     async def run(self) -> None:
-        """Keep or seek the lease until cancelled, then give it back."""
+        """Keep or seek the lease until cancelled, then give it back.
+
+        Raises:
+            HistoryWentBack: the lease is of an earlier version than one that was seen before.
+        """
         try:
             while True:
                 await self._turn()
@@ -164,6 +173,13 @@ class Elector:
             since=now,
         )
         if self._seen is None or self._seen.version != seen.version:
+            if self._seen is not None and int(seen.version) < int(self._seen.version):
+                # Watches that were open would go on from versions that are not reached again for long.
+                raise HistoryWentBack(
+                    f"The lease {self._namespace}/{self._name} is older than it was: the cluster's store was "
+                    "restored from a backup.",
+                    "Nothing needs to be done: started again, the operator looks at everything anew.",
+                )
             self._seen = seen
         return replace(self._seen)
 

@@ -19,7 +19,7 @@ from tests.operator_samples import (
 )
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
-from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE
+from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE, SERVICE_ACCOUNT
 from tunesmith_operator.training_job.children import OUTCOME_FILE, QUEUE_LABEL
 from tunesmith_operator.training_job.decide import decide
 from tunesmith_operator.training_job.observe import outcome_of
@@ -69,6 +69,14 @@ def test_companion_that_somebody_changed_is_put_right_in_place() -> None:
     (action,) = decided(replace(seen, companions={**seen.companions, ROLE: wrong})).actions
     assert isinstance(action, Ensure)
     assert (action.kind, action.uid) == (ROLE, "uid-of-Role")
+
+
+def test_pod_that_is_asked_to_stop_and_stays_is_told_with_what_to_do_when_its_node_is_lost() -> None:
+    plan = decided(with_pod(with_run(observed()), terminating=True, node="gpu-3"))
+    assert plan.actions == ()  # two trainers at once would be worse than a wait
+    told = condition(plan, "Succeeded")
+    assert (told["status"], told["reason"]) == ("Unknown", Reason.INTERRUPTED)
+    assert "kubectl delete node gpu-3" in told["message"]
 
 
 PODS_IN_TROUBLE = {
@@ -184,6 +192,14 @@ def test_model_of_the_termination_message_is_taken_where_the_trainer_could_not_r
     plan = decided(finished())
     assert (plan.status or {})["model"] == MODEL
     assert (plan.status or {})["startTime"] == "2026-11-29T11:55:00Z"
+
+
+def test_unverified_model_of_a_failed_job_is_taken_from_its_last_words() -> None:
+    model = {**MODEL, "verified": False}
+    said = json.dumps({"message": "accuracy is 0.81, below 0.9.", "status": {"model": model}})
+    run = with_run(observed(), outcome="Failed", outcome_reason="PodFailurePolicy", ended=NOW)
+    plan = decided(with_pod(run, "Failed", ended=ended_with(EXIT_CODES[Reason.GATE_FAILED], said)))
+    assert (plan.status or {})["model"] == model
 
 
 @pytest.mark.parametrize("said", ["", "[]", '{"status": []}', '{"status": {"model": {"uri": 7}}}'])
@@ -342,6 +358,34 @@ def test_refusal_of_the_pod_alone_leaves_the_job_admitted() -> None:
     plan = decided(with_run(observed(refusal=Refusal("Pod", 403, "Forbidden", message))))
     assert condition(plan, "Admitted")["status"] == "True"
     assert condition(plan, "Succeeded")["reason"] == Reason.QUOTA_EXCEEDED
+    assert plan.again_after is not None
+
+
+def test_refusal_of_the_pod_for_want_of_a_companion_has_that_put_right() -> None:
+    message = 'pods "flowers-trainer-" is forbidden: serviceaccount "flowers-trainer" not found'
+    seen = with_run(observed(refusal=Refusal("Pod", 403, "Forbidden", message)))
+    left = {kind: one for kind, one in seen.companions.items() if kind is not SERVICE_ACCOUNT}
+    (action,) = decided(replace(seen, companions=left)).actions
+    assert isinstance(action, Ensure)
+    assert action.kind is SERVICE_ACCOUNT
+
+
+def test_refusal_while_the_trainer_runs_is_told_beside_how_it_does() -> None:
+    message = 'roles is forbidden: User "x" cannot patch resource "roles"'
+    seen = with_pod(with_run(observed(refusal=Refusal("Role", 403, "Forbidden", message, "changed"))))
+    plan = decided(seen)
+    assert plan.status is not None
+    assert plan.status["phase"] == "Preparing"
+    assert condition(plan, "Succeeded")["reason"] == Reason.RUNNING
+    admitted = condition(plan, "Admitted")
+    assert (admitted["status"], admitted["reason"]) == ("False", Reason.PERMISSION_MISSING)
+    assert admitted["message"].startswith("The Role cannot be changed: ")
+
+
+def test_end_is_told_although_a_foreign_object_has_a_childs_name() -> None:
+    foreign = Conflict("ConfigMap", "flowers-trainer", "the Deployment shop")
+    plan = decided(replace(finished(), conflict=foreign))
+    assert condition(plan, "Succeeded")["status"] == "True"
 
 
 def test_foreign_object_under_our_name_is_left_alone_and_named() -> None:

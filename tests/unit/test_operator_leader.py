@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith_operator.kinds import Kind
 from tunesmith_operator.kube import AlreadyExists, Conflict, NotLeader, Unavailable
-from tunesmith_operator.leader import Elector, Terms
+from tunesmith_operator.leader import Elector, HistoryWentBack, Terms
 
 TERMS = Terms(duration=15, renewal=3, retry=2, margin=2)
 
@@ -175,3 +175,29 @@ def test_two_that_try_at_once_never_both_lead() -> None:
 
     asyncio.run(main())
     assert sum(one.leads for one in both) == 1
+
+
+def test_store_restored_from_a_backup_ends_the_process_because_its_memory_is_of_another_history() -> None:
+    server, clock = Server(version=7), Clock()
+    leading, following = elector(server, "first", clock), elector(server, "second", clock)
+    turn(leading)
+    backup, version = server.lease, server.version
+    for _ in range(2):
+        clock.now += 3
+        turn(leading)
+        turn(following)
+    server.lease, server.version = backup, version
+    for one in (leading, following):
+        with pytest.raises(HistoryWentBack, match="restored from a backup"):
+            turn(one)
+
+
+def test_lease_that_was_deleted_and_made_anew_is_no_restored_store() -> None:
+    server, clock = Server(), Clock()
+    first = elector(server, "first", clock)
+    turn(first)
+    server.lease = None
+    clock.now += 3
+    turn(first)
+    turn(first)
+    assert first.leads

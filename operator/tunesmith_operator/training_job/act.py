@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith_operator.cache import Cache
-from tunesmith_operator.kinds import CONFIG_MAP, EVENT, FIELD_MANAGER, TRAINING_JOB, Kind, Object
+from tunesmith_operator.kinds import CONFIG_MAP, EVENT, FIELD_MANAGER, TRAINING_JOB, Object
 from tunesmith_operator.kube import AlreadyExists, ApiError, Kube, Refused
 from tunesmith_operator.kube import Conflict as VersionConflict
 from tunesmith_operator.training_job.children import child_name
@@ -71,7 +71,7 @@ class Actor:
                     if isinstance(action, Change):
                         self._cache.discard(action.kind, observed.job.metadata.namespace, action.name)
                     raise Outdated(str(error)) from error
-                raise InTheWay(refusal=_refusal(action.kind, error)) from error
+                raise InTheWay(refusal=_refusal(action, error)) from error
 
     async def tell(self, observed: Observed, status: Mapping[str, Any]) -> None:
         """Write our part of the status, over the version that was observed.
@@ -195,5 +195,8 @@ def _stays(present: Object, observed: Observed) -> bool:
     )
 
 
-def _refusal(kind: Kind, error: Refused) -> Refusal:
-    return Refusal(kind.name, error.status, error.reason, error.message)
+def _refusal(action: Action, error: Refused) -> Refusal:
+    deed = "deleted" if isinstance(action, Remove) else "created"
+    if isinstance(action, Change) or (isinstance(action, Ensure) and action.uid):
+        deed = "changed"
+    return Refusal(action.kind.name, error.status, error.reason, error.message, deed)

@@ -6,6 +6,7 @@ a concern is adding a function.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from tunesmith_operator.training_job.children import (
 )
 from tunesmith_operator.training_job.observed import Observed, Run, essence
 from tunesmith_operator.training_job.plan import Action, Change, Ensure, Plan, Remove
-from tunesmith_operator.training_job.pods import Finding, blocker, cause_of_end
+from tunesmith_operator.training_job.pods import Finding, Pod, blocker, cause_of_end
 from tunesmith_operator.training_job.refusals import finding_of
 from tunesmith_operator.training_job.verdict import Verdict, differs, news_of, status_of
 
@@ -72,6 +73,19 @@ def over(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     return _plan(observed, record, tuple(actions))
 
 
+def ended(observed: Observed, _: Settings, now: datetime) -> Plan | None:
+    """The Job is over: say how, write it down in the ConfigMap first, then in the status."""
+    run = observed.run
+    if run is None or run.outcome is None:
+        return None
+    verdict = _succeeded(observed) if run.outcome == "Complete" else _failed(observed, run)
+    status = status_of(observed, verdict, now)
+    present = observed.companions.get(CONFIG_MAP)
+    record = _record(_merged(observed.status, status))
+    actions = (Ensure(CONFIG_MAP, config_map(observed.job, record), present.uid if present else ""),)
+    return _plan(observed, status, (*actions, *_ttl(observed)))
+
+
 def out_of_reach(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     """Addresses that only mean something on one machine."""
     for field, uri in addresses(observed.job):
@@ -109,19 +123,6 @@ def name_taken(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     return _refuse(observed, Finding(Reason.NAME_CONFLICT, message), now, BLOCKED_SECONDS)
 
 
-def ended(observed: Observed, _: Settings, now: datetime) -> Plan | None:
-    """The Job is over: say how, write it down in the ConfigMap first, then in the status."""
-    run = observed.run
-    if run is None or run.outcome is None:
-        return None
-    verdict = _succeeded(observed) if run.outcome == "Complete" else _failed(observed, run)
-    status = status_of(observed, verdict, now)
-    present = observed.companions.get(CONFIG_MAP)
-    record = _record(_merged(observed.status, status))
-    actions = (Ensure(CONFIG_MAP, config_map(observed.job, record), present.uid if present else ""),)
-    return _plan(observed, status, (*actions, *_ttl(observed)))
-
-
 def others_leaving(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     """What an earlier job of this name or a deleted Job left must go first: one trainer at a time."""
     if not observed.leaving:
@@ -156,14 +157,6 @@ def refused(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     return _refuse(observed, finding_of(observed.refusal), now, BLOCKED_SECONDS)
 
 
-def pod_refused(observed: Observed, _: Settings, now: datetime) -> Plan | None:
-    """The API server will not have the Job's pod; the Job's controller tries again by itself."""
-    if observed.refusal is None:
-        return None
-    verdict = Verdict("Pending", finding_of(observed.refusal))
-    return _plan(observed, status_of(observed, verdict, now), again_after=BLOCKED_SECONDS)
-
-
 def not_created(observed: Observed, settings: Settings, now: datetime) -> Plan | None:
     """There is no Job, or it was made for another compute: create what it needs, then the Job."""
     run = observed.run
@@ -191,14 +184,13 @@ def running(observed: Observed, _: Settings, now: datetime) -> Plan:
 POLICIES: tuple[Policy, ...] = (
     being_deleted,
     over,
+    ended,
     out_of_reach,
     workers_unsupported,
     name_taken,
-    ended,
     others_leaving,
     refused,
     suspended,
-    pod_refused,
     not_created,
     running,
 )
@@ -216,7 +208,9 @@ def _plan(
 
 
 def _refuse(observed: Observed, finding: Finding, now: datetime, again_after: float | None = None) -> Plan:
-    verdict = Verdict("Pending", finding, admitted=False)
+    verdict = Verdict("Pending", finding, finding)
+    if observed.run is not None and observed.live_pods and not observed.job.spec.suspend:
+        verdict = replace(_progress(observed, observed.run)[0], obstacle=finding)  # The trainer goes on.
     return _plan(observed, status_of(observed, verdict, now), again_after=again_after)
 
 
@@ -253,6 +247,9 @@ def _progress(observed: Observed, run: Run) -> tuple[Verdict, float | None]:
         message = f"The job waits for its turn in the queue {_queue(observed)}."
         return Verdict("Queued", Finding(Reason.QUEUED, message)), None
     live = observed.live_pods
+    if not live and observed.refusal is not None and observed.refusal.kind == POD.name:
+        # The Job's controller tries again by itself; what it lacks of ours is put right meanwhile.
+        return Verdict("Pending", finding_of(observed.refusal)), BLOCKED_SECONDS
     if not live:
         failure = observed.last_failure
         if failure is None:
@@ -265,6 +262,12 @@ def _progress(observed: Observed, run: Run) -> tuple[Verdict, float | None]:
     pod = live[-1]
     if obstacle := blocker(pod):
         return Verdict("Pending", obstacle), None
+    if pod.terminating:
+        message = (
+            f"The pod {pod.name} is asked to stop, and another starts when it has. If it stays, its node is "
+            f"lost: once you know that the machine is off, kubectl delete node {pod.node or 'NAME'}."
+        )
+        return Verdict("Pending", Finding(Reason.INTERRUPTED, message)), None
     if pod.phase == "Pending":
         return Verdict("Pending", Finding(Reason.QUEUED, f"The pod {pod.name} is starting.")), None
     return Verdict(
@@ -286,12 +289,16 @@ def _stage(status: TrainingJobStatus) -> Any:
 
 
 def _succeeded(observed: Observed) -> Verdict:
-    said = [pod.ended.model for pod in observed.pods if pod.phase == "Succeeded" and pod.ended]
-    fields = {
-        field: value for field, value in (said[-1] if said else {}).items() if field not in observed.status
-    }
+    pods = [pod for pod in observed.pods if pod.phase == "Succeeded"]
     finding = Finding(Reason.COMPLETED, "The verified model is in the store.")
+    fields = _last_words(observed, pods[-1] if pods else None)
     return Verdict("Succeeded", finding, succeeded="True", fields=fields)
+
+
+def _last_words(observed: Observed, pod: Pod | None) -> dict[str, Any]:
+    """What of the model only the pod's termination message says, because the trainer could not report it."""
+    said = pod.ended.model if pod is not None and pod.ended else {}
+    return {field: value for field, value in said.items() if field not in observed.status}
 
 
 def _failed(observed: Observed, run: Run) -> Verdict:
@@ -313,7 +320,8 @@ def _failed(observed: Observed, run: Run) -> Verdict:
         finding = Finding(
             Reason.BACKOFF_LIMIT_EXCEEDED, f"The Job {run.name} failed: {said}. Its pods are gone."
         )
-    return Verdict("Failed", finding, succeeded="False")
+    # A model that failed its gates is published too, as unverified.
+    return Verdict("Failed", finding, succeeded="False", fields=_last_words(observed, failure))
 
 
 def _ttl(observed: Observed) -> list[Change]:

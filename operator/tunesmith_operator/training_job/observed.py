@@ -53,19 +53,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The API server will not create something.
+    """The API server will not do what we ask of it.
 
     Attributes:
         kind: of the object.
         status: HTTP's code.
         reason: metav1.Status's.
         message: as the server wrote it.
+        deed: what should be done with the object: ``created``, ``changed`` or ``deleted``.
     """
 
     kind: str
     status: int
     reason: str
     message: str
+    deed: str = "created"
 
 
 @dataclass(frozen=True)

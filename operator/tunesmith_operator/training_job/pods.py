@@ -60,6 +60,7 @@ class Pod:
     phase: str
     created: datetime
     started: datetime | None = None
+    node: str = ""
     terminating: bool = False
     unschedulable: str = ""
     waiting_reason: str = ""
@@ -100,6 +101,7 @@ def parse_pod(raw: Object) -> Pod:
         phase=status.get("phase") or "Pending",
         created=moment(metadata["creationTimestamp"]),
         started=moment(status["startTime"]) if status.get("startTime") else None,
+        node=str((raw.get("spec") or {}).get("nodeName") or ""),
         terminating=bool(metadata.get("deletionTimestamp")),
         unschedulable=str(scheduled.get("message") or "no node fits")
         if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"

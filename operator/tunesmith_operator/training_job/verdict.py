@@ -23,8 +23,8 @@ class Verdict:
 
     Attributes:
         phase: for people.
-        admitted: whether a Job for it exists, and why not.
         finding: what is the case now, or how it ended.
+        obstacle: what keeps us from having its objects as they should be; None when nothing does.
         succeeded: True and False are final.
         suspended: whether it waits because the spec says so.
         fields: further fields of the status.
@@ -32,7 +32,7 @@ class Verdict:
 
     phase: Phase
     finding: Finding
-    admitted: bool = True
+    obstacle: Finding | None = None
     succeeded: ConditionStatus = "Unknown"
     suspended: bool = False
     fields: Mapping[str, Any] | None = None
@@ -89,8 +89,8 @@ def _conditions(
     found = [
         (
             kinds.ADMITTED,
-            "True" if verdict.admitted else "False",
-            admitted if verdict.admitted else verdict.finding,
+            "False" if verdict.obstacle else "True",
+            verdict.obstacle or admitted,
         ),
         (kinds.SUSPENDED, "True" if verdict.suspended else "False", _suspension(verdict.suspended)),
         (kinds.SUCCEEDED, verdict.succeeded, verdict.finding),
