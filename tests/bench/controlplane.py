@@ -5,11 +5,14 @@ pods. All of them share its processors with the operator, so the figures are of 
 alone. Times are told by watches that were open before: from the answer to what was sent until the event.
 
 * submit: TrainingJob created until its Job is, one after another, while so many are there.
-* thousand: 1,000 TrainingJobs created as fast as they are taken, until the last has its Job.
+* many: 1,000 TrainingJobs created as fast as they are taken, until the last has its Job; and the same of
+  Kubeflow Trainer's TrainJobs (until the last has its JobSet's Job), on the empty cluster, before our
+  operator is started.
 * exit: the trainer's container ended until the TrainingJob says so.
 * restart: every job loses its Role while the operator is stopped; from its start until all have it again.
 * outage: the API server is away for a while; from its return until a job created then has its Job.
-* memory: resident, with so many TrainingJobs that have their Job and pod; and the growth over lifecycles.
+* memory: resident, with so many TrainingJobs that have their Job and pod; and its growth over lifecycles,
+  after a twentieth of as many to warm up.
 * idle: calls that write while nothing happens.
 """
 
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tests.bench.harness import data
@@ -31,24 +35,33 @@ from tests.controlplane.cluster import Cluster
 from tests.controlplane.operator_metrics import writes
 from tests.testbed.control_plane import ControlPlane, binaries
 from tests.testbed.kube_api import Api, Object, wait_for
+from tests.testbed.kubeflow_peer import KubeflowPeer
 from tests.testbed.operators import Operator
 
-from tunesmith_operator.kinds import JOB, ROLE, TRAINING_JOB, Kind
+from tunesmith_operator.kinds import JOB, JOB_LABEL, POD, ROLE, TRAINING_JOB, Kind
 from tunesmith_operator.training_job.children import child_name
 
 NAME = "controlplane"
 NAMESPACE = "bench"
 SENDERS = 8
 PATIENCE = 900.0
+PLAIN_POD = {"containers": [{"name": "node", "image": "trainer:1", "command": ["python", "-m", "trainer"]}]}
 
 
 class Sightings:
     """When each object of a kind was first seen in a state, by a watch of its own."""
 
-    def __init__(self, api: Api, kind: Kind, state: Callable[[Object], bool] = lambda obj: True) -> None:
-        """Begin to watch, from now on."""
-        self._api, self._kind, self._state = api, kind, state
+    def __init__(
+        self,
+        api: Api,
+        kind: Kind,
+        state: Callable[[Object], bool] = lambda obj: True,
+        name: Callable[[Object], str] = lambda obj: str(obj["metadata"]["name"]),
+    ) -> None:
+        """Begin to watch, from now on; `name` is what an object is remembered by."""
+        self._api, self._kind, self._state, self._name = api, kind, state, name
         self.at: dict[str, float] = {}
+        self.first: dict[str, Object] = {}
         self._version = api.read(kind.path(NAMESPACE), limit="1")["metadata"]["resourceVersion"]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -60,8 +73,9 @@ class Sightings:
                 self._kind.path(NAMESPACE), resourceVersion=self._version, timeoutSeconds="5"
             ):
                 self._version = obj["metadata"]["resourceVersion"]
-                if change != "DELETED" and self._state(obj):
-                    self.at.setdefault(obj["metadata"]["name"], time.monotonic())
+                if change in ("ADDED", "MODIFIED") and self._state(obj):
+                    self.first.setdefault(self._name(obj), obj)
+                    self.at.setdefault(self._name(obj), time.monotonic())
 
     def wait(self, names: list[str], what: str) -> None:
         """Wait until each name was seen."""
@@ -94,11 +108,9 @@ class Bench:
         return self.cluster.operator(folder, "--resync-seconds", "120")
 
     @contextmanager
-    def sightings(
-        self, kind: Kind, state: Callable[[Object], bool] = lambda obj: True
-    ) -> Iterator[Sightings]:
-        """Watch a kind meanwhile."""
-        seen = Sightings(Api(self.plane.kubeconfig), kind, state)
+    def sightings(self, kind: Kind, *how: Callable[[Object], Any]) -> Iterator[Sightings]:
+        """Watch a kind meanwhile: in which state, and by which name."""
+        seen = Sightings(Api(self.plane.kubeconfig), kind, *how)
         try:
             yield seen
         finally:
@@ -142,6 +154,21 @@ class Bench:
             jobs.wait([child_name(name) for name in names], f"{count} Jobs")
             return max(jobs.at.values()) - begun
 
+    def many_of_kubeflow_trainer(self, count: int) -> float:
+        """The same of Kubeflow Trainer, before our operator is started."""
+        peer = KubeflowPeer(self.plane, self.folder / "kubeflow-trainer", self.cluster.api)
+        try:
+            peer.start(say)
+            peer.create_runtime(NAMESPACE, PLAIN_POD)
+            names = [f"peer-{number}" for number in range(count)]
+            with self.sightings(JOB) as jobs, ThreadPoolExecutor(SENDERS) as senders:
+                begun = time.monotonic()
+                list(senders.map(lambda name: peer.submit(NAMESPACE, name), names))
+                jobs.wait([f"{name}-node-0" for name in names], f"{count} Jobs of TrainJobs")
+                return max(jobs.at.values()) - begun
+        finally:
+            peer.stop()
+
     def exit_latencies(self, names: list[str]) -> list[float]:
         """Seconds from a trainer's end to the status, one after another."""
         found = []
@@ -178,22 +205,31 @@ class Bench:
             return jobs.at[child_name("after-outage")] - begun
 
     def memory(self) -> float:
-        """The operator's resident MiB."""
+        """The operator's resident megabytes."""
         assert self.operator.process is not None
         status = Path(f"/proc/{self.operator.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1_024
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1_024 / 1e6
 
-    def lifecycles(self, count: int, at_once: int = 50) -> None:
-        """So many jobs that are created, run, succeed and are deleted."""
+    def lifecycles(self, count: int, at_once: int = 100) -> None:
+        """So many jobs that are created, run, succeed and are deleted, with nothing left of them."""
         for first in range(0, count, at_once):
-            names = [f"life-{number}" for number in range(first, min(first + at_once, count))]
-            with self.sightings(TRAINING_JOB, has_succeeded) as over:
+            self.number += 1
+            names = [f"life-{self.number}-{number}" for number in range(min(at_once, count - first))]
+            with (
+                self.sightings(POD, lambda pod: pod["status"]["phase"] == "Running", job_of) as pods,
+                self.sightings(TRAINING_JOB, has_succeeded) as over,
+                ThreadPoolExecutor(SENDERS) as hands,
+            ):
                 self.submit(names)
-                for name in names:
-                    self.cluster.kubelet.end(self.cluster.wait_for_pod(NAMESPACE, name=name))
+                pods.wait(names, "running pods")
+                list(hands.map(lambda name: self.cluster.kubelet.end(pods.first[name]), names))
                 over.wait(names, "the ends")
-            for name in names:
-                self.cluster.api.delete(TRAINING_JOB, NAMESPACE, name)
+                list(hands.map(lambda name: self.cluster.api.delete(TRAINING_JOB, NAMESPACE, name), names))
+            self._nothing_left(names[-1])
+            say(f"{first + len(names):,} of {count:,} lifecycles, {self.memory():.0f} MB")
+
+    def _nothing_left(self, name: str) -> None:
+        wait_for(lambda: not self.cluster.pods(NAMESPACE, name), f"no pod of {name}", PATIENCE)
 
     def idle_writes(self, seconds: float) -> int:
         """Calls that write while nothing happens."""
@@ -212,6 +248,10 @@ def has_succeeded(job: Object) -> bool:
     return succeeded_condition(job).get("status") == "True"
 
 
+def job_of(child: Object) -> str:
+    return str((child["metadata"].get("labels") or {}).get(JOB_LABEL))
+
+
 def succeeded_condition(job: Object) -> Object:
     conditions = (job.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one["type"] == "Succeeded"), {})
@@ -223,6 +263,9 @@ def p99(seconds: list[float]) -> float:
 
 def measure(bench: Bench, options: argparse.Namespace, report: Report) -> None:
     """All of it, in turn."""
+    theirs = bench.many_of_kubeflow_trainer(options.many) if options.peer else None
+    if theirs is not None:
+        report.add(what="many of Kubeflow Trainer", jobs=options.many, seconds=theirs)
     say(f"{options.jobs} jobs, running")
     bench.operator.start()
     names = bench.fill("steady", options.jobs)
@@ -238,22 +281,25 @@ def measure(bench: Bench, options: argparse.Namespace, report: Report) -> None:
     report.add(what="outage", away=options.outage_seconds, seconds=outage)
     many = bench.many(options.many)
     report.add(what="many", jobs=options.many, seconds=many)
+    if theirs is not None:
+        what = f"{options.many} TrainingJobs to their Jobs, against Kubeflow Trainer's TrainJobs"
+        report.targets.append(Target(what, many / theirs, "at most", 1, "x"))
     bench.fill("further", max(0, options.most - options.jobs - options.many - options.samples))
     memory = bench.memory()
     report.add(what="memory", jobs=options.most, resident=memory)
-    half = options.lifecycles // 2
-    bench.lifecycles(half)
-    middle = bench.memory()
-    bench.lifecycles(half)
-    growth = 100 * (bench.memory() / middle - 1)
-    report.add(what="lifecycles", count=options.lifecycles, middle=middle, growth=growth)
+    bench.lifecycles(options.lifecycles // 20)
+    before = bench.memory()
+    bench.lifecycles(options.lifecycles)
+    after = bench.memory()
+    growth = 100 * (after / before - 1)
+    report.add(what="lifecycles", count=options.lifecycles, before=before, resident=after, growth=growth)
     report.targets += [
         Target(f"created until its Job is, p99 at {options.jobs}", p99(submitted), "at most", 2, " s"),
         Target("the container's end until the status says so, p99", p99(exits), "at most", 2, " s"),
         Target(f"operator's start until all are reconciled, at {options.jobs}", restart, "at most", 30, " s"),
         Target("API server's return until a new job has its Job", outage, "at most", 60, " s"),
-        Target(f"resident memory at {options.most} TrainingJobs", memory, "at most", 150, " MiB"),
-        Target("its growth over the second half of the lifecycles", growth, "at most", 5, " %"),
+        Target(f"resident memory at {options.most} TrainingJobs", memory, "at most", 150, " MB"),
+        Target(f"its growth over {options.lifecycles:,} lifecycles", growth, "at most", 5, " %"),
         Target("writes while nothing happens", idle, "at most", 0),
     ]
 
@@ -269,9 +315,11 @@ def main() -> int:
     add("--lifecycles", type=int, default=10_000, help="default: 10,000")
     add("--idle-seconds", type=float, default=600, help="default: 600")
     add("--outage-seconds", type=float, default=120, help="default: 120")
+    add("--no-peer", dest="peer", action="store_false", help="without Kubeflow Trainer")
     options = options_parser.parse_args()
     full = (
-        options.jobs >= 500
+        options.peer
+        and options.jobs >= 500
         and options.most >= 3_000
         and options.lifecycles >= 10_000
         and options.idle_seconds >= 600
@@ -295,7 +343,7 @@ def main() -> int:
                 bench.cluster.close()
             plane.stop()
     report.targets.append(Target("start of the control plane, commands cached", started, "at most", 10, " s"))
-    columns = ("what", "median", "p99", "seconds", "jobs", "resident", "middle", "growth", "writes")
+    columns = ("what", "median", "p99", "seconds", "jobs", "before", "resident", "growth", "writes")
     return report.finish(columns, output=options.output, check=options.check)
 
 

@@ -63,7 +63,8 @@ class Cluster:
     def create_namespace(self, name: str) -> None:
         self.api.post("/api/v1/namespaces", {"metadata": {"name": name}})
         path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        wait_for(lambda: _there(lambda: self.api.read(path)), f"the default service account of {name}")
+        # Its controller may have dozens of namespaces of other tests to take away.
+        wait_for(lambda: _there(lambda: self.api.read(path)), f"the default service account of {name}", 60)
 
     def delete_namespace(self, name: str) -> None:
         self.api.delete(NAMESPACES, "", name)

@@ -2,7 +2,8 @@
 
 A schedule is a list of steps drawn from a seed, so a failing one can be run again and shortened. Users,
 kubelet and network do to a few jobs whatever the steps say; then everything is mended, the trainers end well,
-and the oracles are asked.
+and the oracles are asked. Many schedules can be played at once, each in a namespace of its own; what happens
+to everybody (operators and network) is then what the first of them says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from signal import SIGCONT, SIGSTOP
 from typing import Any
@@ -149,44 +151,79 @@ class Witness:
 
     def _watch(self, path: str, see: Callable[[str, Object], None]) -> None:
         api = Api(self.cluster.plane.kubeconfig)
-        version = api.read(path, limit="1")["metadata"]["resourceVersion"]
+        version = ""
         while not self._over.is_set():
+            version = version or api.read(path, limit="1")["metadata"]["resourceVersion"]
             for change, obj in api.watch(path, resourceVersion=version, timeoutSeconds="2"):
+                if change == "ERROR":  # the version is too old by now
+                    version = ""
+                    break
                 version = obj["metadata"]["resourceVersion"]
                 see(change, obj)
         api.close()
 
 
+def play_all(stage: Stage, plays: Sequence[Play]) -> dict[int, list[str]]:
+    """Play schedules at once, and ask the oracles; what was wrong, by seed, nothing where all was well."""
+    with contextlib.ExitStack() as stack:
+        for play in plays:
+            play.witness.start()
+            stack.callback(play.witness.end)
+        hands = stack.enter_context(ThreadPoolExecutor(len(plays)))
+        stage.start()
+        list(hands.map(Play.act, plays))
+        stage.proxy.faults = []
+        if not any(one.runs for one in stage.operators):
+            stage.free_lease()
+            stage.start()
+        patience = 90.0 + 4.0 * len(plays)
+        not_over = list(hands.map(lambda play: play.converge(patience), plays))
+        left = list(hands.map(lambda play: play.nothing_left(patience), plays))
+        return {
+            play.seed: [*first, *play.witness.wrong, *last]
+            for play, first, last in zip(plays, not_over, left, strict=True)
+        }
+
+
 @dataclass
 class Play:
-    """Plays a schedule in a namespace and asks the oracles."""
+    """Plays a schedule in a namespace and asks the oracles.
+
+    Attributes:
+        stage: shared with the other plays.
+        namespace: of its own.
+        seed: of the schedule.
+        steps: of the schedule.
+        crowd: how many play at once; so many times as many requests meet a fault.
+        conducts: whether what its schedule says of operators and network is done.
+    """
 
     stage: Stage
     namespace: str
     seed: int
+    steps: Sequence[Step]
+    crowd: int = 1
+    conducts: bool = True
     memory: int = 1
+
+    def __post_init__(self) -> None:
+        self.witness = Witness(self.cluster, self.namespace)
 
     @property
     def cluster(self) -> Cluster:
         return self.stage.cluster
 
-    def run(self, steps: list[Step]) -> list[str]:
-        """Play the steps; returns what was wrong, nothing when all was well."""
-        witness = Witness(self.cluster, self.namespace)
-        witness.start()
+    def act(self) -> None:
+        """Do the steps; in the end no job is suspended."""
         rng = random.Random(self.seed)
-        try:
-            self.stage.start()
-            for step in steps:
-                with contextlib.suppress(httpx.HTTPStatusError):  # the object is gone, or over
-                    self._do(step, rng, witness)
-                time.sleep(step.pause)
-            self._mend()
-            return [*self._converge(), *witness.wrong, *self._nothing_left()]
-        finally:
-            witness.end()
+        for step in self.steps:
+            with contextlib.suppress(httpx.HTTPStatusError):  # the object is gone, or over
+                self._do(step, rng)
+            time.sleep(step.pause)
+        for job in self.cluster.api.list(TRAINING_JOB, self.namespace):
+            self.cluster.change(self.namespace, job["metadata"]["name"], suspend=False)
 
-    def _do(self, step: Step, rng: random.Random, witness: Witness) -> None:
+    def _do(self, step: Step, rng: random.Random) -> None:
         api, namespace, job = self.cluster.api, self.namespace, step.job
         child = child_name(job) if job else ""
         pods = [one for one in self.cluster.pods(namespace, job) if _live(one)] if job else []
@@ -210,9 +247,9 @@ class Play:
                 wide = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
                 api.merge(ROLE, namespace, child, {"rules": wide})
             case "wipe its status":
-                current = self.cluster.job(namespace, job)
-                witness.wiped.add(current["metadata"]["uid"])
-                api.put(TRAINING_JOB.path(namespace, job, "status"), {**current, "status": {}})
+                if current := api.get(TRAINING_JOB, namespace, job):
+                    self.witness.wiped.add(current["metadata"]["uid"])
+                    api.put(TRAINING_JOB.path(namespace, job, "status"), {**current, "status": {}})
             case "delete its pod":
                 for pod in pods:
                     api.delete(POD, namespace, pod["metadata"]["name"])
@@ -225,7 +262,7 @@ class Play:
             case "end its pod well":
                 for pod in pods:
                     self.cluster.kubelet.end(pod, 0)
-            case _:
+            case _ if self.conducts:
                 self._do_to_all(step.what)
 
     def _do_to_all(self, what: str) -> None:
@@ -254,18 +291,11 @@ class Play:
             case "mend the network":
                 self.stage.proxy.faults = []
             case _:
-                self.stage.proxy.faults = [Fault(**{**NETWORK[what].__dict__, "met": 0})]
+                fault = Fault(**{**NETWORK[what].__dict__, "met": 0})
+                fault.times *= self.crowd
+                self.stage.proxy.faults = [fault]
 
-    def _mend(self) -> None:
-        """Everything works again, and no job is suspended."""
-        self.stage.proxy.faults = []
-        if not any(one.runs for one in self.stage.operators):
-            self.stage.free_lease()
-            self.stage.start()
-        for job in self.cluster.api.list(TRAINING_JOB, self.namespace):
-            self.cluster.change(self.namespace, job["metadata"]["name"], suspend=False)
-
-    def _converge(self) -> list[str]:
+    def converge(self, seconds: float) -> list[str]:
         """O3: every job comes to its end, and then nothing is written any more."""
 
         def all_over() -> bool:
@@ -279,7 +309,7 @@ class Play:
             return not waiting
 
         try:
-            wait_for(all_over, "every job is over", 90)
+            wait_for(all_over, "every job is over", seconds)
         except AssertionError as error:
             states = [
                 f"{job['metadata']['name']}: {(job.get('status') or {}).get('conditions')}"
@@ -296,7 +326,7 @@ class Play:
     def _own_writes(self) -> list[Any]:
         return [one for one in self.stage.proxy.writes if f"/{self.namespace}/" in one.path]
 
-    def _nothing_left(self) -> list[str]:
+    def nothing_left(self, seconds: float) -> list[str]:
         """O6: after deletion nothing is left."""
         for job in self.cluster.api.list(TRAINING_JOB, self.namespace):
             self.cluster.api.delete(TRAINING_JOB, self.namespace, job["metadata"]["name"])
@@ -311,7 +341,7 @@ class Play:
             ]
 
         try:
-            wait_for(lambda: not left(), "nothing left", 40)
+            wait_for(lambda: not left(), "nothing left", seconds)
         except AssertionError:
             return [f"O6: left after deletion: {left()}"]
         return []

@@ -1,5 +1,6 @@
 """Operators behind a faulty proxy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,8 @@ class Stage:
     folder: Path
     operators: list[Operator] = field(default_factory=list)
 
-    def start(self, *flags: str) -> Operator:
-        """One more operator."""
+    def start(self, *flags: str, environment: Mapping[str, str] | None = None) -> Operator:
+        """One more operator; with variables of its own, where given."""
         folder = self.folder / f"{self.folder.name}-{len(self.operators)}"
         folder.mkdir()
         operator = self.cluster.operator(folder, *flags)
@@ -27,6 +28,7 @@ class Stage:
         operator.kubeconfig = self.cluster.plane.kubeconfig_of(
             f"proxied-{folder.name}", user["user"]["token"], self.proxy.address
         )
+        operator.environment |= environment or {}
         self.operators.append(operator.start())
         return operator
 

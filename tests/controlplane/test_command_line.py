@@ -1,19 +1,22 @@
-"""`tunesmith submit`, `status`, `wait`, `cancel` against a real API server; `logs` needs a real kubelet."""
+"""`tunesmith submit`, `status`, `logs`, `wait`, `cancel` against a real API server."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.controlplane.cluster import Cluster
-from tests.testbed.kube_api import wait_for
+from tests.testbed.kube_api import Object, wait_for
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_operator.kinds import TRAINING_JOB
 from tunesmith_trainer.cluster import StatusReporter, cluster_writer
+from tunesmith_trainer.events import Events
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -74,6 +77,61 @@ def test_submitting_a_changed_file_is_refused_in_the_servers_words(
     code, _, errors = call(cluster, "submit", "-f", str(other), "-n", namespace)
     assert code == EXIT_CODES[Reason.SPEC_INVALID]
     assert "create a new TrainingJob with the new value" in errors.replace("\n", " ")
+
+
+def trainer_says(cluster: Cluster, pod: Object, tell: Callable[[Events], None]) -> None:
+    """Have the pod's trainer tell something as trainers do: events, among lines of libraries."""
+    stream = io.StringIO()
+    tell(Events(stream))
+    cluster.kubelet.say(pod, "a library's warning")
+    for line in stream.getvalue().splitlines():
+        cluster.kubelet.say(pod, line)
+
+
+def test_job_that_is_followed_is_shown_through_its_pods_to_its_end(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    path = job_file(cluster, tmp_path)
+    following = start(cluster, "submit", "-f", str(path), "-n", namespace, "--follow")
+    first = cluster.wait_for_pod(namespace)
+    trainer_says(cluster, first, lambda events: events.note("The first pod has begun."))
+    cluster.kubelet.end(first, 137, reason="OOMKilled")
+    wait_for(lambda: len(cluster.pods(namespace)) == 2, "a second pod", 40)
+    second = cluster.wait_for_pod(namespace)
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+
+    def to_its_end(events: Events) -> None:
+        with events.stage("search"):
+            events.note("The second pod goes on.")
+        events.emit("result", exitCode=0, reason="Completed", message="", nextStep="", status={})
+
+    trainer_says(cluster, second, to_its_end)
+    uri = "s3://models/models/flowers/abc"
+    model = {"uri": uri, "digest": "sha256:" + "a" * 64, "verified": True}
+    cluster.kubelet.end(second, 0, json.dumps({"message": "Done.", "status": {"model": model}}))
+    out, errors = following.communicate(timeout=60)
+    assert following.returncode == 0, errors
+    begun, goes_on = out.index("The first pod has begun."), out.index("The second pod goes on.")
+    assert begun < out.index("needed more memory than its limit") < goes_on
+    assert uri in out[goes_on:]
+
+
+def test_logs_hand_the_trainers_events_on_and_end_with_its_code(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    call(cluster, "submit", "-f", str(job_file(cluster, tmp_path)), "-n", namespace)
+    pod = cluster.wait_for_pod(namespace)
+    trainer_says(cluster, pod, lambda events: events.note("Half-way."))
+    code, out, errors = call(cluster, "logs", "flowers", "-n", namespace, "-o", "json")
+    assert (code, errors) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == [{"type": "note", "message": "Half-way."}]
+    following = start(cluster, "logs", "-f", "flowers", "-n", namespace, "-o", "json")
+    trainer_says(cluster, pod, lambda events: events.note("Nearly there."))
+    said = json.dumps({"message": "accuracy is 0.81, below 0.9.", "nextStep": "Add images."})
+    cluster.kubelet.end(pod, EXIT_CODES[Reason.GATE_FAILED], said)
+    out, errors = following.communicate(timeout=60)
+    assert following.returncode == EXIT_CODES[Reason.GATE_FAILED], errors
+    assert [json.loads(line)["message"] for line in out.splitlines()] == ["Half-way.", "Nearly there."]
 
 
 def test_waiting_ends_with_the_exit_code_of_the_reason(

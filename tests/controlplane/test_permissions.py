@@ -1,4 +1,4 @@
-"""What the operator and the authors of jobs may do: the least that works, a clear word when it is less."""
+"""What the operator and the authors of jobs may do: the least that works (see also `test_verbs.py`)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,6 @@ from tests.testbed.operators import REPOSITORY
 from tunesmith_operator.kinds import TRAINING_JOB, Kind
 
 RBAC = REPOSITORY / "manifests" / "rbac"
-CLUSTER_ROLE = Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles")
 BINDINGS = Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings")
 
 
@@ -55,67 +54,6 @@ def test_operator_with_roles_in_one_namespace_sees_to_it_and_to_no_other(
         cluster.forget_lease()
         cluster.plane.kubectl("apply", "-f", str(RBAC / "cluster.yaml"))
         cluster.delete_namespace(other)
-
-
-WITHOUT = [
-    ("jobs", "create", "Job"),
-    ("configmaps", "create", "ConfigMap"),
-    ("roles", "create", "Role"),
-    ("networkpolicies", "create", "NetworkPolicy"),
-]
-
-
-@pytest.fixture
-def narrowed(cluster: Cluster) -> Iterator[Any]:
-    """Takes a verb away from the operator's role, and gives it back."""
-    whole = cluster.api.get(CLUSTER_ROLE, "", "tunesmith-operator")
-    assert whole is not None
-
-    def without(resource: str, verb: str) -> None:
-        rules = []
-        for rule in whole["rules"]:
-            others = [one for one in rule["resources"] if one != resource]
-            if others:
-                rules.append({**rule, "resources": others})
-            if resource in rule["resources"]:
-                verbs = [one for one in rule["verbs"] if one != verb]
-                rules.append({**rule, "resources": [resource], "verbs": verbs})
-        cluster.api.merge(CLUSTER_ROLE, "", "tunesmith-operator", {"rules": rules})
-
-    yield without
-    cluster.api.merge(CLUSTER_ROLE, "", "tunesmith-operator", {"rules": whole["rules"]})
-
-
-@pytest.mark.parametrize(("resource", "verb", "kind"), WITHOUT)
-def test_verb_that_is_missing_is_named_in_the_status(
-    cluster: Cluster, namespace: str, narrowed: Any, tmp_path: Path, resource: str, verb: str, kind: str
-) -> None:
-    narrowed(resource, verb)
-    operator = cluster.operator(tmp_path).start()
-    try:
-        cluster.submit(namespace)
-        told = cluster.wait_for_condition(namespace, "Admitted", status="False", reason="PermissionMissing")
-        assert f"The {kind} cannot be created" in told["message"]
-        assert f'cannot {verb} resource "{resource}"' in told["message"]
-    finally:
-        operator.kill()
-        cluster.forget_lease()
-
-
-@pytest.mark.parametrize("resource", ["pods", "jobs", "trainingjobs"])
-def test_watch_that_is_not_allowed_is_named_in_the_log_and_begins_when_it_is(
-    cluster: Cluster, namespace: str, narrowed: Any, tmp_path: Path, resource: str
-) -> None:
-    narrowed(resource, "watch")
-    operator = cluster.operator(tmp_path).start()
-    try:
-        wait_for(lambda: f'cannot watch resource "{resource}"' in operator.log, "a word in the log", 30)
-        cluster.plane.kubectl("apply", "-f", str(RBAC / "cluster.yaml"))
-        cluster.submit(namespace)
-        cluster.wait_for_condition(namespace, "Succeeded", reason="Running", seconds=40)
-    finally:
-        operator.kill()
-        cluster.forget_lease()
 
 
 @pytest.fixture

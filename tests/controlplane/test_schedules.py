@@ -2,50 +2,76 @@
 
 import os
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from tests.controlplane.cluster import Cluster
-from tests.controlplane.schedules import Play, Step, schedule
+from tests.controlplane.schedules import Play, Step, play_all, schedule
 from tests.controlplane.stage import stage_of
 
-SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "4"))
+SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "50"))
 FIRST = int(os.environ.get("TUNESMITH_FIRST_SEED", "1"))
+AT_ONCE = 25
 LENGTH = 40
 
 
-def play(cluster: Cluster, folder: Path, seed: int, steps: list[Step], name: str) -> list[str]:
-    cluster.create_namespace(name)
+def play(
+    cluster: Cluster, folder: Path, schedules: Mapping[int, Sequence[Step]], name: str
+) -> dict[int, list[str]]:
+    """Play schedules at once; what was wrong, by seed."""
     folder.mkdir(parents=True, exist_ok=True)
     stage = stage_of(cluster, folder)
+    plays = [
+        Play(stage, f"{name}-{seed}", seed, steps, len(schedules), conducts=not number)
+        for number, (seed, steps) in enumerate(schedules.items())
+    ]
+    for one in plays:
+        cluster.create_namespace(one.namespace)
     try:
-        return Play(stage, name, seed).run(steps)
+        return play_all(stage, plays)
     finally:
         stage.end()
-        cluster.delete_namespace(name)
+        for one in plays:
+            cluster.delete_namespace(one.namespace)
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
-def test_schedule_of_seed_ends_well_with_one_trainer_at_a_time_and_leaves_nothing(
-    cluster: Cluster, tmp_path: Path, seed: int
+@pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, AT_ONCE))
+def test_schedules_end_well_with_one_trainer_at_a_time_and_leave_nothing(
+    cluster: Cluster, tmp_path: Path, first: int
 ) -> None:
-    steps = schedule(seed, LENGTH)
-    wrong = play(cluster, tmp_path / "whole", seed, steps, f"seed-{seed}")
-    if wrong and os.environ.get("TUNESMITH_SHRINK"):
-        steps = shrunk(cluster, tmp_path, seed, steps)
-    lines = [f"seed {seed}: {len(wrong)} things are wrong", *wrong, "after these steps:", *map(str, steps)]
-    assert not wrong, "\n".join(lines)
+    seeds = range(first, min(first + AT_ONCE, FIRST + SEEDS))
+    schedules = {seed: schedule(seed, LENGTH) for seed in seeds}
+    lines = []
+    for seed, wrong in play(cluster, tmp_path / "all", schedules, "seeds").items():
+        if not wrong:
+            continue
+        steps: Sequence[Step] = schedules[seed]
+        if os.environ.get("TUNESMITH_SHRINK"):
+            steps = shrunk(cluster, tmp_path, seed, steps)
+        lines += [
+            f"seed {seed}: {len(wrong)} things are wrong",
+            *wrong,
+            "after these steps:",
+            *map(str, steps),
+        ]
+    assert not lines, "\n".join([f"operators and network: seed {first}", *lines])
 
 
-def shrunk(cluster: Cluster, folder: Path, seed: int, steps: list[Step]) -> list[Step]:
-    """Fewer steps that still go wrong: pieces are left out while it does."""
-    size, attempt = len(steps) // 2, 0
+def shrunk(cluster: Cluster, folder: Path, seed: int, steps: Sequence[Step]) -> Sequence[Step]:
+    """Fewer steps that still go wrong by themselves: pieces are left out while they do."""
+
+    def goes_wrong(fewer: Sequence[Step]) -> bool:
+        name = f"again-{random.randrange(10**9)}"
+        return bool(play(cluster, folder / name, {seed: fewer}, name)[seed])
+
+    if not goes_wrong(steps):
+        return steps  # what went wrong needs the others
+    size = len(steps) // 2
     while size:
         for begin in range(0, len(steps), size):
-            fewer = steps[:begin] + steps[begin + size :]
-            attempt += 1
-            name = f"seed-{seed}-{attempt}-{random.randrange(10**6)}"
-            if fewer and play(cluster, folder / name, seed, fewer, name):
+            fewer = [*steps[:begin], *steps[begin + size :]]
+            if fewer and goes_wrong(fewer):
                 steps = fewer
                 break
         else:

@@ -55,6 +55,8 @@ class Fault:
         lose: `request`: it never reaches the server; `answer`: the server does it, the operator is cut off.
         silence: a watch stays open and tells nothing.
         reorder: a watch tells its events in pairs, the later first, and each twice.
+        late: seconds that each event of a watch is held back.
+        stale: a list is answered as it was the first time that somebody asked for it.
     """
 
     method: str = ".*"
@@ -66,6 +68,8 @@ class Fault:
     lose: str = ""
     silence: bool = False
     reorder: bool = False
+    late: float = 0.0
+    stale: bool = False
     met: int = 0
 
     def meets(self, request: Request) -> bool:
@@ -92,6 +96,7 @@ class FaultyProxy:
     after_write: Callable[[int, Request], None] = lambda number, request: None
     port: int = 0
     _writes: int = 0
+    _first: dict[str, web.Response] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop | None = None
     _thread: threading.Thread | None = None
     _streams: set[web.StreamResponse] = field(default_factory=set)
@@ -104,6 +109,11 @@ class FaultyProxy:
     def writes(self) -> list[Request]:
         """Requests that changed something, in order."""
         return [one for one in self.seen if one.writes]
+
+    @property
+    def open_watches(self) -> int:
+        """Watches whose stream has begun and not ended."""
+        return len(self._streams)
 
     def start(self) -> "FaultyProxy":
         ready = threading.Event()
@@ -178,9 +188,11 @@ class FaultyProxy:
                 status=fault.status,
                 headers={"Retry-After": "1"} if fault.status == 429 else None,
             )
-        body = await incoming.read() or None
+        if fault.stale and (earlier := self._first.get(incoming.path_qs)):
+            return _copy_of(earlier)
         headers = {key: value for key, value in incoming.headers.items() if key.lower() not in _HOP_BY_HOP}
         try:
+            body = await incoming.read() or None
             async with self._session.request(
                 incoming.method, self.server + incoming.path_qs, data=body, headers=headers
             ) as answer:
@@ -196,7 +208,10 @@ class FaultyProxy:
         kept = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP_BY_HOP}
         if encoding := answer.headers.get("Content-Encoding"):
             kept["Content-Encoding"] = encoding
-        return web.Response(body=content, status=answer.status, headers=kept)
+        response = web.Response(body=content, status=answer.status, headers=kept)
+        if request.method == "GET":
+            self._first.setdefault(incoming.path_qs, _copy_of(response))
+        return response
 
     async def _stream(self, incoming: web.Request, answer: Any, fault: Fault) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
@@ -207,6 +222,8 @@ class FaultyProxy:
             async for line in _lines(answer):
                 if fault.silence:
                     continue
+                if fault.late:
+                    await asyncio.sleep(fault.late)
                 if not fault.reorder:
                     await response.write(line)
                 elif held is None:
@@ -221,6 +238,14 @@ class FaultyProxy:
         finally:
             self._streams.discard(response)
         return response
+
+
+def _copy_of(response: web.Response) -> web.Response:
+    """One that is not sent yet."""
+    headers = {key: value for key, value in response.headers.items() if key.lower() not in _HOP_BY_HOP}
+    if encoding := response.headers.get("Content-Encoding"):
+        headers["Content-Encoding"] = encoding
+    return web.Response(body=response.body, status=response.status, headers=headers)
 
 
 def _cut_off(incoming: web.Request) -> web.Response:

@@ -62,19 +62,32 @@ def _build(name: str, module: Path, target: Path, flags: str, say: Callable[[str
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
+    _go(module, "build", "-trimpath", "-ldflags", flags, "-o", f"{unfinished}{os.sep}", "tool")
+    unfinished.rename(target)
+    say(f"Built {name} in {time.monotonic() - begun:.0f} s")
+
+
+def sources(name: str, module: str) -> Path:
+    """The folder of a module that `tests/testbed/NAME/go.mod` requires, with the manifests that it brings."""
+    _go(HERE / name, "mod", "download", module)
+    return Path(_go(HERE / name, "list", "-m", "-f", "{{.Dir}}", module).strip())
+
+
+def _go(folder: Path, *arguments: str) -> str:
+    """What a go command prints."""
     environment = {
         **os.environ,
         "CGO_ENABLED": "0",
         # Beside what is built of them: nothing is left elsewhere on a developer's machine.
-        "GOCACHE": str(target.parent / "go-build"),
-        "GOMODCACHE": str(target.parent / "go-modules"),
+        "GOCACHE": str(cache_folder() / "go-build"),
+        "GOMODCACHE": str(cache_folder() / "go-modules"),
         "GOFLAGS": "-mod=readonly -modcacherw",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
-    command = [toolchain(), "build", "-trimpath", "-ldflags", flags, "-o", f"{unfinished}{os.sep}", "tool"]
-    done = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [toolchain(), *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
-        raise RuntimeError(f"{name} could not be built:\n{done.stderr[-4_000:]}")
-    unfinished.rename(target)
-    say(f"Built {name} in {time.monotonic() - begun:.0f} s")
+        raise RuntimeError(f"go {arguments[0]} in {folder} failed:\n{done.stderr[-4_000:]}")
+    return done.stdout

@@ -2,7 +2,8 @@
 
 A pod starts as soon as it is there and runs until the test ends it. A test can hold pods back (`hold`) and
 say itself what becomes of them: waiting for an image, out of memory, evicted, unschedulable. A pod that is
-to be deleted ends with the trainer's code for "interrupted" and goes, as a real one would.
+to be deleted ends with the trainer's code for "interrupted" and goes, as a real one would. What a container
+writes to its log (`say`) is served to the API server, as `kubectl logs` needs it.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 from tests.testbed.kube_api import Api, Object
+from tests.testbed.pod_logs import PodLogs
 
 from tunesmith_operator.kinds import LEASE, POD, Kind
 
@@ -32,14 +34,21 @@ class Kubelet:
         self.hold: Callable[[Object], bool] = lambda pod: False
         """Pods of which this is true are bound to no node and left to the test."""
         self.deaf = False
-        """A node that is lost: pods that are to be deleted stay."""
+        """A node that is lost: pods that are to be deleted stay, and nobody hears of it."""
+        self._logs = PodLogs()
+        self._port = 0
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
+    def join(self) -> None:
+        """Say that the node is there."""
         with contextlib.suppress(httpx.HTTPStatusError):
             self._api.post("/api/v1/nodes", {"metadata": {"name": NODE}})
         self._beat()
+
+    def start(self) -> None:
+        self._port = self._logs.start()
+        self.join()
         for run in (self._watch, self._heartbeats):
             thread = threading.Thread(target=run, name=f"kubelet-{run.__name__}", daemon=True)
             thread.start()
@@ -49,6 +58,11 @@ class Kubelet:
         self._stop.set()
         for thread in self._threads:
             thread.join(WATCH_SECONDS + 5)
+        self._logs.stop()
+
+    def say(self, pod: Object, line: str) -> None:
+        """Have the trainer's container write a line to its log."""
+        self._logs.say(_place(pod), line)
 
     def run(self, pod: Object) -> None:
         """Have a pod run."""
@@ -69,6 +83,7 @@ class Kubelet:
             "startedAt": _now(),
             "finishedAt": _now(),
         }
+        self._logs.end(_place(pod))
         self._status(pod, "Failed" if code else "Succeeded", {"terminated": ended})
 
     def wait_in(self, pod: Object, reason: str, message: str) -> None:
@@ -168,13 +183,20 @@ class Kubelet:
 
     def _heartbeats(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
+            if self.deaf:
+                continue
             with contextlib.suppress(httpx.HTTPError, OSError):
                 self._beat()
 
     def _beat(self) -> None:
         """Keep the node ready: its condition once, its lease again and again."""
         condition = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
-        self._api.merge(NODE_KIND, "", NODE, {"status": {"conditions": [condition]}}, "status")
+        status = {
+            "conditions": [condition],
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
+        }
+        self._api.merge(NODE_KIND, "", NODE, {"status": status}, "status")
         metadata = {"name": NODE, "namespace": "kube-node-lease"}
         lease = {
             "apiVersion": LEASE.api_version,
