@@ -6,16 +6,20 @@ import numpy as np
 
 from tunesmith_package.preprocess import Float32Array, Uint8Array
 
-PROPERTIES = ("brightness", "contrast", "sharpness", "saturation")
+PROPERTIES = ("brightness", "contrast", "sharpness", "saturation", "size")
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32) / 255  # Rec. 709
 
 
-def input_properties(pixels: Uint8Array) -> Float32Array:
-    """Measure one image at the model's size, uint8 [S, S, 3] RGB -> float32 [4], named by `PROPERTIES`.
+def input_properties(pixels: Uint8Array, area: int) -> Float32Array:
+    """Measure one image at the model's size, uint8 [S, S, 3] RGB -> float32 [5], named by `PROPERTIES`.
 
     Brightness is the mean of the luma (Rec. 709, 0 to 1), contrast its standard deviation, sharpness the
     variance of its Laplacian (Pech-Pacheco et al. 2000), saturation the mean difference between the strongest
-    and the weakest channel (0 to 1).
+    and the weakest channel (0 to 1), size the side of a square with as many pixels as the source had.
+
+    Args:
+        pixels: as `decode` returns them.
+        area: width times height of the source.
     """
     luma: Float32Array = np.asarray(pixels @ _LUMA, np.float32)
     height, width = luma.shape
@@ -35,7 +39,8 @@ def input_properties(pixels: Uint8Array) -> Float32Array:
     brightness, contrast = _moments(flat, flat.size)
     _, sharpness = _moments(laplacian, max(1, (height - 2) * (width - 2)))
     saturation = float(chroma.sum(dtype=np.uint64)) / (255 * flat.size)
-    return np.array([brightness, math.sqrt(contrast), sharpness, saturation], np.float32)
+    size = math.sqrt(area)
+    return np.array([brightness, math.sqrt(contrast), sharpness, saturation, size], np.float32)
 
 
 def _moments(values: Float32Array, count: int) -> tuple[float, float]:

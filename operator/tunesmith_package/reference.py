@@ -25,8 +25,8 @@ class Reference:
         embedding_std: float32 [D].
         embedding_projection: float32 [D, d], orthonormal columns.
         embedding_scores: float16 [r, d], the projection of the standardised embeddings.
-        properties: float32 [q, P], see `tunesmith_package.properties`; None in packages made before there
-            were any.
+        properties: float32 [q, P], see `tunesmith_package.properties`; None in packages of a version that
+            measured none, or others.
     """
 
     probabilities: npt.NDArray[np.float16]
@@ -61,14 +61,13 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
             np.asarray(file["embedding_std"], np.float32),
             np.asarray(file["embedding_projection"], np.float32),
             np.asarray(file["embedding_scores"], np.float16),
-            np.asarray(file["properties"], np.float32) if "properties" in file else None,
+            _properties(file.get("properties")),
         )
         count = len(found.probabilities), len(found.embedding_scores)
     except (ValueError, KeyError, TypeError) as error:
         raise PackageInvalid(
             f"{REFERENCE_FILE} cannot be read ({error}).", "Publish the model again."
         ) from error
-    width = len(PROPERTIES)
     directions = found.embedding_projection.shape[-1] if found.embedding_projection.ndim == 2 else -1
     expected: list[tuple[npt.NDArray[Any] | None, tuple[int, ...]]] = [
         (found.probabilities, (count[0], classes)),
@@ -76,7 +75,7 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
         (found.embedding_std, (dimensions,)),
         (found.embedding_projection, (dimensions, directions)),
         (found.embedding_scores, (count[1], directions)),
-        (found.properties, (0 if found.properties is None else found.properties.size // width, width)),
+        (found.properties, (0 if found.properties is None else len(found.properties), len(PROPERTIES))),
     ]
     for array, shape in expected:
         if array is not None and (array.shape != shape or not np.isfinite(array).all()):
@@ -85,3 +84,9 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
                 "Publish the model again.",
             )
     return found
+
+
+def _properties(array: npt.NDArray[Any] | None) -> Float32Array | None:
+    if array is None or (array.ndim == 2 and array.shape[1] != len(PROPERTIES)):
+        return None
+    return np.asarray(array, np.float32)

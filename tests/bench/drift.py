@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -83,8 +84,8 @@ class Photos:
     foreign: Seen
 
 
-def look(predictor: Predictor, pixels: Uint8Array) -> Seen:
-    """Run the model on images at its size, uint8 [n, S, S, 3]."""
+def look(predictor: Predictor, pixels: Uint8Array, areas: Sequence[int]) -> Seen:
+    """Run the model on images at its size, uint8 [n, S, S, 3], of sources with so many pixels."""
     outputs = [
         predictor.run(predictor.preprocess.normalise(pixels[start : start + BATCH]), feature_map=False)
         for start in range(0, len(pixels), BATCH)
@@ -92,13 +93,14 @@ def look(predictor: Predictor, pixels: Uint8Array) -> Seen:
     return Seen(
         softmax(np.concatenate([one.logits for one in outputs])),
         np.concatenate([one.embedding for one in outputs]),
-        np.stack([input_properties(one) for one in pixels]),
+        np.stack([input_properties(*one) for one in zip(pixels, areas, strict=True)]),
     )
 
 
-def decoded(paths: list[Path], preprocess: Preprocess) -> Uint8Array:
-    """Images at the model's size, uint8 [n, S, S, 3]."""
-    return np.stack([decode(path.read_bytes(), preprocess).pixels for path in paths])
+def decoded(paths: list[Path], preprocess: Preprocess) -> tuple[Uint8Array, list[int]]:
+    """Images at the model's size, uint8 [n, S, S, 3], and how many pixels their sources had."""
+    images = [decode(path.read_bytes(), preprocess) for path in paths]
+    return np.stack([one.pixels for one in images]), [one.width * one.height for one in images]
 
 
 def divide(source: Path, target: Path) -> list[Path]:
@@ -124,15 +126,16 @@ def photos(name: str, work: Path, weights: Path, seed_photos: dict[str, Path]) -
     predictor = Predictor(done.package)
     accuracy = done.metrics["accuracy"]
     say(f"{name}: {len(left)} photos that the model has not seen; accuracy of the job {accuracy:.3f}")
-    pixels = decoded(left, predictor.preprocess)
+    pixels, areas = decoded(left, predictor.preprocess)
     seeds = list(range(len(left)))
-    variants = {NONE: look(predictor, pixels)}
+    variants = {NONE: look(predictor, pixels, areas)}
     for shift, kind in CORRUPTIONS.items():
         for strength, severity in SEVERITIES.items():
-            variants[f"{shift} {strength}"] = look(predictor, corrupt(pixels, kind, severity, seeds))
+            changed = corrupt(pixels, kind, severity, seeds)
+            variants[f"{shift} {strength}"] = look(predictor, changed, areas)
     others = sorted(path for path in seed_photos[SETS[name]].glob("*/*/*") if path.parts[-3] != "train")
     labels = np.array([predictor.labels.index(path.parent.name) for path in left], np.int64)
-    return predictor, Photos(labels, variants, look(predictor, decoded(others, predictor.preprocess)))
+    return predictor, Photos(labels, variants, look(predictor, *decoded(others, predictor.preprocess)))
 
 
 def cases() -> list[tuple[str, str]]:

@@ -65,13 +65,15 @@ def package(name: str, photos: Sequence[Path], folder: Path) -> Path:
     labels = tuple(f"class {number}" for number in range(12))
     model = ImageClassifier(build_backbone(name, SIDE, seed=0), len(labels))
     model.head.weight.data.normal_(0, 0.01)
-    pixels = np.stack([decode(path.read_bytes(), preprocess).pixels for path in photos[:REFERENCE_IMAGES]])
+    images = [decode(path.read_bytes(), preprocess) for path in photos[:REFERENCE_IMAGES]]
+    pixels = np.stack([one.pixels for one in images])
     export_classifier(model, preprocess, labels, pixels[:4], directory)
     predictor = Predictor(directory)
     outputs = [predictor.run(preprocess.normalise(one[np.newaxis]), feature_map=False) for one in pixels]
     probabilities = softmax(np.concatenate([one.logits for one in outputs]))
     embeddings = np.concatenate([one.embedding for one in outputs])
-    write_reference(directory, probabilities, embeddings, np.stack([input_properties(one) for one in pixels]))
+    properties = np.stack([input_properties(one.pixels, one.width * one.height) for one in images])
+    write_reference(directory, probabilities, embeddings, properties)
     write_golden(directory)
     published = publish_package(directory, open_store((folder / "store").as_uri()), MODEL, HEADER)
     return Path(published.uri.removeprefix("file://"))

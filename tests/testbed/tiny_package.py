@@ -62,9 +62,9 @@ def write_golden(directory: Path, *, shift: float = 0.0) -> None:
 def write_tiny_reference(directory: Path, images: int = 200) -> None:
     """Write a reference of pictures of the three classes, each a little different."""
     predictor = Predictor(directory, threads=1)
-    pixels = np.stack([decode(one, PREPROCESS).pixels for one in shades(images, seed=0)])
-    outputs = predictor.run(PREPROCESS.normalise(pixels))
-    properties = np.stack([input_properties(one) for one in pixels])
+    pictures = [decode(one, PREPROCESS) for one in shades(images, seed=0)]
+    outputs = predictor.run(PREPROCESS.normalise(np.stack([one.pixels for one in pictures])))
+    properties = np.stack([input_properties(one.pixels, one.width * one.height) for one in pictures])
     write_reference(directory, softmax(outputs.logits), outputs.embedding, properties)
 
 

@@ -151,12 +151,17 @@ def test_estimated_accuracy_falls_by_what_confidence_has_lost() -> None:
     assert "message" in told(images, f1=0.9)["estimatedAccuracy"]
 
 
-def test_a_reference_of_an_older_package_has_no_inputs_to_compare(tmp_path: Path) -> None:
+@pytest.mark.parametrize("older_properties", [None, np.zeros((7, 4), np.float32)], ids=["none", "others"])
+def test_a_reference_of_an_older_package_has_no_inputs_to_compare(
+    tmp_path: Path, older_properties: npt.NDArray[Any] | None
+) -> None:
     directory = write_tiny_package(tmp_path / "p")
     write_tiny_reference(directory)
     with np.load(directory / REFERENCE_FILE) as file:
         older = {name: file[name] for name in file.files if name != "properties"}
     assert read_reference(directory, 3, 4).properties is not None
+    if older_properties is not None:
+        older["properties"] = older_properties
     np.savez(directory / REFERENCE_FILE, **older)
     found = read_reference(directory, 3, 4)
     assert found.properties is None
@@ -181,15 +186,15 @@ def test_a_reference_of_another_model_is_refused(classes: int, dimensions: int, 
 
 def test_properties_are_what_their_names_say() -> None:
     grey = np.full((32, 32, 3), 128, np.uint8)
-    assert input_properties(grey) == pytest.approx([128 / 255, 0, 0, 0], abs=1e-5)
+    assert input_properties(grey, 640 * 360) == pytest.approx([128 / 255, 0, 0, 0, 480], abs=1e-5)
     red = np.zeros((32, 32, 3), np.uint8)
     red[..., 0] = 255
-    assert input_properties(red)[3] == pytest.approx(1.0)
+    assert input_properties(red, 1)[3] == pytest.approx(1.0)
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[::2] = 255
     ramp = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[:, np.newaxis], 32, axis=1)
     soft = np.repeat(ramp[..., np.newaxis], 3, axis=2)
-    sharp, smooth = input_properties(stripes), input_properties(soft)
+    sharp, smooth = input_properties(stripes, 1), input_properties(soft, 1)
     assert sharp[1] == pytest.approx(0.5)
     assert sharp[2] > 100 * smooth[2]
 

@@ -420,3 +420,11 @@ def test_splits_that_the_source_has_of_its_own_are_kept_in_mind(tmp_path: Path) 
     own = Bench(tmp_path / "own").prepare(divided.root)
     assert own.given_splits == ("train", "test")
     assert Dataset.load(own.directory).given_splits == ("train", "test")
+
+
+def test_areas_are_those_of_the_sources_and_not_of_the_decoded_squares(tmp_path: Path) -> None:
+    photos = two_classes(tmp_path / "photos", 12)
+    dataset = Bench(tmp_path).prepare(photos.root)
+    for path, area in zip(dataset.paths.to_pylist(), dataset.areas, strict=True):
+        with Image.open(photos.root / path) as image:
+            assert image.width * image.height == area != dataset.image_size**2

@@ -50,7 +50,7 @@ def test_golden_image_that_is_large_becomes_a_jpeg_of_the_models_size(limit: int
     assert decode(small, PREPROCESS).pixels.shape == (64, 64, 3)
 
 
-PROPERTIES = np.full((5, 4), 0.5, np.float32)
+PROPERTIES = np.full((5, 5), 0.5, np.float32)
 
 
 def read_reference(directory: Path) -> dict[str, Any]:

@@ -267,7 +267,9 @@ class Engine:
             raise BadRequest("The image is animated, and a model looks at one. Send the frame that is meant.")
         tensor = self._model.preprocess.normalise(decoded.pixels[np.newaxis])[0]
         self._measurements.decoded(time.perf_counter() - started)
-        properties = input_properties(decoded.pixels) if self._inspect and self._inspections.take() else None
+        properties = None
+        if self._inspect and self._inspections.take():
+            properties = input_properties(decoded.pixels, decoded.width * decoded.height)
         return _Prepared(tensor, decoded, properties, hash(data))
 
     def _hand_on(self, asked: _Asked, prepared: _Prepared) -> None:

@@ -46,7 +46,7 @@ from tunesmith_trainer.status import StatusBoard
 from tunesmith_trainer.workspace import Workspace
 
 TOP_TRIALS = 10
-RUN_KEY_FORMAT = 3
+RUN_KEY_FORMAT = 4
 """Raise it when the same spec and data would give another model."""
 
 _FACTS = TypeAdapter(CandidateFacts)

@@ -49,7 +49,7 @@ INDEX_FILE = "index.parquet"
 FACTS_FILE = "dataset.json"
 PIXELS_FILE = "pixels.u8"
 SLICE_PREFIX = "slice:"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class DatasetUnusable(DatasetInvalid):
@@ -86,6 +86,7 @@ class Dataset:
         weights: float32 ``[N]``, the manifest's weights or ones.
         groups: int64 ``[N]``; near duplicates share a number, and with it their side of the split.
         paths: N names, relative to the root.
+        areas: int64 ``[N]``, width times height of the sources.
         slices: for each slice column N strings.
         findings: what the checks found.
         imbalance: the strategy in force: ``None``, ``Loss`` or ``Sampling``.
@@ -109,6 +110,7 @@ class Dataset:
     weights: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
     paths: pa.StringArray
+    areas: npt.NDArray[np.int64]
     slices: dict[str, npt.NDArray[np.str_]]
     findings: tuple[Finding, ...]
     imbalance: str
@@ -251,6 +253,7 @@ def _assemble(directory: Path, facts: dict[str, Any], table: pa.Table) -> Datase
         weights=table["weight"].to_numpy().astype(np.float32),
         groups=table["group"].to_numpy().astype(np.int64),
         paths=table["path"].combine_chunks(),
+        areas=table["area"].to_numpy().astype(np.int64),
         slices=slices,
         findings=tuple(Finding.from_json(each) for each in facts["findings"]),
         imbalance=facts["imbalance"],

@@ -82,7 +82,9 @@ def small_enough(data: bytes, preprocess: Preprocess, limit: int = _GOLDEN_BYTES
 def properties_of(dataset: Dataset, rows: npt.NDArray[np.int64]) -> Float32Array:
     """The properties of at most `REFERENCE_ROWS` of these images, float32 [q, P]."""
     kept = rows[even_rows(len(rows), REFERENCE_ROWS)]
-    measured = [input_properties(dataset.pixels.read(np.array([row]))[0]) for row in kept]
+    measured = [
+        input_properties(dataset.pixels.read(np.array([row]))[0], int(dataset.areas[row])) for row in kept
+    ]
     return np.stack(measured) if measured else np.zeros((0, len(PROPERTIES)), np.float32)
 
 
