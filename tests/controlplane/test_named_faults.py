@@ -16,9 +16,10 @@ from tests.testbed.control_plane import ControlPlane
 from tests.testbed.faulty_proxy import Fault
 from tests.testbed.kube_api import wait_for
 from tests.testbed.kubelet import NODE
-from tests.testbed.operators import Operator
+from tests.testbed.operators import NAMESPACE, Operator
 
-from tunesmith_operator.kinds import JOB, POD, TRAINING_JOB, WATCHED
+from tunesmith_operator.kinds import JOB, LEASE, POD, TRAINING_JOB, WATCHED
+from tunesmith_operator.leader import Terms
 from tunesmith_operator.training_job.children import child_name
 
 MODEL = {"uri": "s3://models/models/flowers/abc", "digest": "sha256:" + "a" * 64, "verified": True}
@@ -306,6 +307,12 @@ def stop_all(plane: ControlPlane) -> None:
     plane.kill("etcd", signal.SIGTERM)  # so that its files are whole
 
 
+def lease_version(cluster: Cluster) -> str:
+    lease = cluster.api.get(LEASE, NAMESPACE, "tunesmith-operator")
+    assert lease is not None
+    return str(lease["metadata"]["resourceVersion"])
+
+
 def start_all(plane: ControlPlane) -> None:
     plane.start_etcd()
     plane.start_apiserver()
@@ -327,9 +334,12 @@ def test_store_restored_from_a_backup_is_looked_at_anew_and_nothing_of_the_lost_
         shutil.copytree(own_plane.folder / "etcd", tmp_path / "backup")
         start_all(own_plane)
         # What comes now is lost.
+        saved = lease_version(cluster)
         succeed(cluster, "shop")
         cluster.submit("shop", "lost")
         cluster.wait_for_condition("shop", "Succeeded", name="lost", reason="Running", seconds=40)
+        wait_for(lambda: lease_version(cluster) != saved, "the lease is renewed")
+        time.sleep(2 * Terms().renewal)  # and read again
         stop_all(own_plane)
         shutil.rmtree(own_plane.folder / "etcd")
         shutil.copytree(tmp_path / "backup", own_plane.folder / "etcd")
