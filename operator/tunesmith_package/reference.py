@@ -68,6 +68,7 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
         raise PackageInvalid(
             f"{REFERENCE_FILE} cannot be read ({error}).", "Publish the model again."
         ) from error
+    width = len(PROPERTIES)
     directions = found.embedding_projection.shape[-1] if found.embedding_projection.ndim == 2 else -1
     expected: list[tuple[npt.NDArray[Any] | None, tuple[int, ...]]] = [
         (found.probabilities, (count[0], classes)),
@@ -75,7 +76,7 @@ def read_reference(directory: Path, classes: int, dimensions: int) -> Reference:
         (found.embedding_std, (dimensions,)),
         (found.embedding_projection, (dimensions, directions)),
         (found.embedding_scores, (count[1], directions)),
-        (found.properties, (0 if found.properties is None else len(found.properties), len(PROPERTIES))),
+        (found.properties, (0 if found.properties is None else found.properties.size // width, width)),
     ]
     for array, shape in expected:
         if array is not None and (array.shape != shape or not np.isfinite(array).all()):

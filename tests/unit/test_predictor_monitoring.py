@@ -170,6 +170,26 @@ def test_a_reference_of_an_older_package_has_no_inputs_to_compare(
     assert names == ["predictions", "embedding"]
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (2, 5, 1)])
+def test_properties_of_no_sound_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    directory = write_tiny_package(tmp_path / "p")
+    write_tiny_reference(directory)
+    with np.load(directory / REFERENCE_FILE) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(directory / REFERENCE_FILE, **{**arrays, "properties": np.zeros(shape, np.float32)})
+    with pytest.raises(PackageInvalid, match="does not fit"):
+        read_reference(directory, 3, 4)
+
+
+def test_size_that_changes_alone_is_a_shift_of_the_inputs_and_named() -> None:
+    scaled = answers(300, 1)
+    for one in scaled:
+        assert one.properties is not None
+        one.properties[PROPERTIES.index("size")] += 1.0
+    inputs = told(scaled)["shift"]["tests"][2]
+    assert (inputs["shifted"], inputs["most"]) == (True, "size")
+
+
 @pytest.mark.parametrize(("classes", "dimensions"), [(4, 4), (3, 5)])
 def test_a_reference_of_another_model_is_refused(classes: int, dimensions: int, tmp_path: Path) -> None:
     directory = write_tiny_package(tmp_path / "p")
