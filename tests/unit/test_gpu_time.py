@@ -12,7 +12,7 @@ import pytest
 from tests.testbed.photo_sets import PhotoSet
 from tests.testbed.tiny_job import tiny_job
 
-from tunesmith_api.reasons import RunInProgress
+from tunesmith_api.reasons import RunInProgress, StoreUnreachable
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_package.file_store import FileStore
 from tunesmith_trainer.cluster import own_part
@@ -69,6 +69,18 @@ def test_sum_is_kept_when_the_block_fails() -> None:
     with pytest.raises(ValueError, match="the search failed"):
         fail()
     assert kept == [6.0]
+
+
+def test_store_that_is_away_is_not_waited_for_again() -> None:
+    kept: list[float] = []
+
+    def fail() -> None:
+        with GpuTime(2, 0.0, kept.append):
+            raise StoreUnreachable("The store is away.")
+
+    with pytest.raises(StoreUnreachable):
+        fail()
+    assert not kept
 
 
 def test_process_without_gpus_keeps_nothing_and_leaves_what_was_used() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tunesmith_api.reasons import TunesmithError
+from tunesmith_api.reasons import StoreError, TunesmithError
 
 PERIOD_SECONDS = 60.0
 
@@ -54,9 +54,10 @@ class GpuTime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep the sum, however the block ended."""
-        if self._gpus:
-            self._over.set()
+        """Keep the sum, however the block ended, unless it ended because the store is away."""
+        self._over.set()
+        # It has been waited for: waiting as long again for a sum would put the end off by minutes.
+        if self._gpus and not isinstance(error, StoreError):
             self._thread.join()
             self._keep_now()
 
