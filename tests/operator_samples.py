@@ -8,10 +8,10 @@ from typing import Any
 from tests.api_refusals import TRAINING_JOB as SMALLEST_JOB
 
 from tunesmith_api.training_job import TrainingJob
+from tunesmith_operator.plan import Plan
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.training_job.children import batch_job, companions
 from tunesmith_operator.training_job.observed import Observed, Run, parse_companion, parse_run
-from tunesmith_operator.training_job.plan import Plan
 from tunesmith_operator.training_job.pods import Exit, Pod
 
 NOW = datetime(2026, 11, 29, 12, 0, 0, tzinfo=UTC)

@@ -20,11 +20,12 @@ from tests.operator_samples import (
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE, SERVICE_ACCOUNT
+from tunesmith_operator.obstacles import Conflict, Refusal
+from tunesmith_operator.plan import Change, Ensure, Plan, Remove
 from tunesmith_operator.training_job.children import OUTCOME_FILE, QUEUE_LABEL
 from tunesmith_operator.training_job.decide import decide
 from tunesmith_operator.training_job.observe import outcome_of
-from tunesmith_operator.training_job.observed import Conflict, Observed, Refusal
-from tunesmith_operator.training_job.plan import Change, Ensure, Plan, Remove
+from tunesmith_operator.training_job.observed import Observed
 from tunesmith_operator.training_job.pods import Pod
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from tunesmith_api.reasons import Reason
 from tunesmith_api.status import TrainingJobStatus
+from tunesmith_operator.findings import Finding, finding_of
 from tunesmith_operator.kinds import CONFIG_MAP, JOB, POD, Object
+from tunesmith_operator.plan import Action, Change, Ensure, Plan, Remove
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.training_job.children import (
     QUEUE_LABEL,
@@ -23,9 +25,7 @@ from tunesmith_operator.training_job.children import (
     config_map,
 )
 from tunesmith_operator.training_job.observed import Observed, Run, essence
-from tunesmith_operator.training_job.plan import Action, Change, Ensure, Plan, Remove
-from tunesmith_operator.training_job.pods import Finding, Pod, blocker, cause_of_end
-from tunesmith_operator.training_job.refusals import finding_of
+from tunesmith_operator.training_job.pods import Pod, blocker, cause_of_end
 from tunesmith_operator.training_job.verdict import Verdict, differs, news_of, status_of
 
 LEAVING_SECONDS = 1.0

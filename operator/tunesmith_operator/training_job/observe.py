@@ -22,19 +22,16 @@ from tunesmith_operator.kinds import (
     Object,
 )
 from tunesmith_operator.kube import Kube
-from tunesmith_operator.training_job.children import OUTCOME_FILE, child_name
-from tunesmith_operator.training_job.observed import (
-    Companion,
+from tunesmith_operator.obstacles import (
     Conflict,
-    Observed,
     Refusal,
-    Run,
     belongs_to,
+    conflict_with,
     is_leaving,
     owner_of,
-    parse_companion,
-    parse_run,
 )
+from tunesmith_operator.training_job.children import OUTCOME_FILE, child_name
+from tunesmith_operator.training_job.observed import Companion, Observed, Run, parse_companion, parse_run
 from tunesmith_operator.training_job.pods import Pod, moment, parse_pod
 
 POD_PATIENCE_SECONDS = 1.5
@@ -67,7 +64,7 @@ async def observe(key: Key, cache: Cache, kube: Kube, now: datetime) -> Observed
         if child is None:
             continue
         if not belongs_to(child, uid) or child["metadata"].get("deletionTimestamp"):
-            if is_leaving(child, key.name):
+            if is_leaving(child, TRAINING_JOB.name, key.name):
                 leaving.append(f"the {kind.name} {name}")
             else:
                 conflict = conflict_with(child, kind.name)
@@ -94,13 +91,6 @@ async def observe(key: Key, cache: Cache, kube: Kube, now: datetime) -> Observed
         conflict=conflict,
         leaving=(*leaving, *(f"the Pod {pod.name}" for pod in strays)),
     )
-
-
-def conflict_with(obj: Object, kind: str) -> Conflict:
-    """Says whose object is in the way."""
-    owner = owner_of(obj)
-    whose = f"the {owner['kind']} {owner['name']}" if owner else ""
-    return Conflict(kind, obj["metadata"]["name"], whose)
 
 
 def outcome_of(config_map: Object) -> Mapping[str, Any] | None:

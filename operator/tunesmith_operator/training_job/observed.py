@@ -13,10 +13,10 @@ from tunesmith_operator.kinds import (
     ROLE,
     ROLE_BINDING,
     SERVICE_ACCOUNT,
-    TRAINING_JOB,
     Kind,
     Object,
 )
+from tunesmith_operator.obstacles import Conflict, Refusal
 from tunesmith_operator.training_job.children import COMPUTE_ANNOTATION, SPEC_FILE
 from tunesmith_operator.training_job.pods import Pod, moment
 
@@ -49,34 +49,6 @@ class Run:
     outcome: Literal["Complete", "Failed"] | None
     outcome_reason: str
     outcome_message: str
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The API server will not do what we ask of it.
-
-    Attributes:
-        kind: of the object.
-        status: HTTP's code.
-        reason: metav1.Status's.
-        message: as the server wrote it.
-        deed: what should be done with the object: ``created``, ``changed`` or ``deleted``.
-    """
-
-    kind: str
-    status: int
-    reason: str
-    message: str
-    deed: str = "created"
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """An object of the name we need is somebody else's."""
-
-    kind: str
-    name: str
-    owner: str
 
 
 @dataclass(frozen=True)
@@ -140,24 +112,6 @@ def essence(kind: Kind, obj: Object) -> Any:
     if kind is CONFIG_MAP:
         content = {SPEC_FILE: (obj.get("data") or {}).get(SPEC_FILE)}
     return {"labels": {key: value for key, value in labels.items() if "tunesmith" in key}, **content}
-
-
-def owner_of(obj: Object) -> Mapping[str, Any]:
-    """The controlling owner reference; empty when there is none."""
-    owners: list[Mapping[str, Any]] = obj["metadata"].get("ownerReferences") or []
-    return next((one for one in owners if one.get("controller")), {})
-
-
-def belongs_to(obj: Object, uid: str) -> bool:
-    """Whether the object is owned by the TrainingJob of this uid."""
-    return owner_of(obj).get("uid") == uid
-
-
-def is_leaving(obj: Object, job_name: str) -> bool:
-    """Whether the object is going, or was left by an earlier TrainingJob of this name and will go."""
-    owner = owner_of(obj)
-    predecessor = owner.get("kind") == TRAINING_JOB.name and owner.get("name") == job_name
-    return predecessor or bool(obj["metadata"].get("deletionTimestamp"))
 
 
 def parse_companion(kind: Kind, raw: Object) -> Companion:

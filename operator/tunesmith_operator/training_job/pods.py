@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.reasons import Reason, reason_of_exit_code
 from tunesmith_api.status import TrainingJobStatus
+from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import Object
 from tunesmith_operator.training_job.children import CONTAINER
 
@@ -74,14 +75,6 @@ class Pod:
     def live(self) -> bool:
         """Whether a trainer may be running in it."""
         return self.phase not in ("Succeeded", "Failed")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is the case: a reason to search for, a sentence that ends with what to do next."""
-
-    reason: Reason
-    message: str
 
 
 def parse_pod(raw: Object) -> Pod:

@@ -4,14 +4,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
+from tunesmith_operator.act import Actor, InTheWay, Outdated, Subject
 from tunesmith_operator.cache import Cache
-from tunesmith_operator.kinds import Key
+from tunesmith_operator.kinds import CONFIG_MAP, TRAINING_JOB, Key
 from tunesmith_operator.kube import Kube, NotLeader
+from tunesmith_operator.obstacles import belongs_to
 from tunesmith_operator.settings import Settings
-from tunesmith_operator.training_job.act import Actor, InTheWay, Outdated
+from tunesmith_operator.training_job.children import child_name
 from tunesmith_operator.training_job.decide import decide
-from tunesmith_operator.training_job.observe import Unreadable, observe
+from tunesmith_operator.training_job.observe import Unreadable, observe, outcome_of
 
 _log = logging.getLogger(__name__)
 OUTDATED_SECONDS = 0.2
@@ -63,10 +66,11 @@ class Reconciler:
             return None
         if observed is None:
             return None
+        subject = Subject(TRAINING_JOB, observed.job.metadata, observed.resource_version)
         plan = decide(observed, self._settings, now)
         try:
             try:
-                await self._actor.do(plan.actions, observed)
+                await self._actor.do(plan.actions, subject, partial(self._first_look, subject))
             except InTheWay as obstacle:
                 observed = replace(
                     observed,
@@ -76,9 +80,9 @@ class Reconciler:
                 )
                 plan = replace(decide(observed, self._settings, now), actions=())
             if plan.status is not None:
-                await self._actor.tell(observed, plan.status)
+                await self._actor.tell(subject, plan.status)
                 _log.info("%s: %s", key, _summary(plan.status), extra={"object": str(key)})
-                await self._actor.post(observed, plan.news, now)
+                await self._actor.post(subject, plan.news, now)
                 # The answer to our write may hold what no watch has told yet, and its echo will be no news.
                 return min(SETTLE_SECONDS, plan.again_after or SETTLE_SECONDS)
         except Outdated as error:
@@ -87,6 +91,21 @@ class Reconciler:
         except NotLeader:
             return None
         return plan.again_after
+
+    async def _first_look(self, subject: Subject) -> None:
+        """Read from the server what forbids to begin: the job is gone or over, or its outcome is recorded."""
+        metadata = subject.metadata
+        live = await self._kube.get(TRAINING_JOB, metadata.namespace, metadata.name)
+        if live is None:
+            self._cache.discard(TRAINING_JOB, metadata.namespace, metadata.name)
+            raise Outdated("the TrainingJob is gone")
+        if live["metadata"]["resourceVersion"] != subject.resource_version:
+            self._cache.put(TRAINING_JOB, live, listed=True)
+            raise Outdated("the TrainingJob is newer than what was observed")
+        record = await self._kube.get(CONFIG_MAP, metadata.namespace, child_name(metadata.name))
+        if record is not None and outcome_of(record) is not None and belongs_to(record, metadata.uid or ""):
+            self._cache.put(CONFIG_MAP, record, listed=True)
+            raise Outdated("the job ended before")
 
 
 def _summary(status: object) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from tunesmith_api.reasons import Reason, TrainingJobCondition
 from tunesmith_api.status import Condition, ConditionStatus, Phase, with_condition
+from tunesmith_operator.findings import Finding
+from tunesmith_operator.plan import News
 from tunesmith_operator.training_job.observed import Observed
-from tunesmith_operator.training_job.plan import News
-from tunesmith_operator.training_job.pods import Finding
 
 GOOD_NEWS = frozenset(
     {Reason.RUNNING, Reason.QUEUED, Reason.COMPLETED, Reason.SUSPENDED, Reason.INTERRUPTED, Reason.EVICTED}

@@ -13,8 +13,8 @@ class Ensure:
 
     Attributes:
         uid: of the present object, which is then changed; empty when it is to be created.
-        first_look: read the TrainingJob and its outcome from the server before creating, because doing it
-            once too often would repeat finished work.
+        first_look: look at the server before creating, because doing it once too often would repeat finished
+            work.
     """
 
     kind: Kind

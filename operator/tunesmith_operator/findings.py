@@ -1,12 +1,20 @@
-"""What it means when the API server will not do what we ask of it."""
+"""What is the case, told to people; and what it means when the API server will not do what we ask of it."""
 
 import re
+from dataclasses import dataclass
 
 from tunesmith_api.reasons import Reason
-from tunesmith_operator.training_job.observed import Refusal
-from tunesmith_operator.training_job.pods import Finding
+from tunesmith_operator.obstacles import Refusal
 
 _NOT_PERMITTED = re.compile(r' cannot \w+ resource "|attempting to grant RBAC')
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is the case: a reason to search for, a sentence that ends with what to do next."""
+
+    reason: Reason
+    message: str
 
 
 def finding_of(refusal: Refusal) -> Finding:

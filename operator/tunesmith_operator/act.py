@@ -2,20 +2,29 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tunesmith_api.fields import ObjectMeta
 from tunesmith_operator.cache import Cache
-from tunesmith_operator.kinds import CONFIG_MAP, EVENT, FIELD_MANAGER, TRAINING_JOB, Object
+from tunesmith_operator.kinds import EVENT, FIELD_MANAGER, Kind, Object
 from tunesmith_operator.kube import AlreadyExists, ApiError, Kube, Refused
 from tunesmith_operator.kube import Conflict as VersionConflict
-from tunesmith_operator.training_job.children import child_name
-from tunesmith_operator.training_job.observe import conflict_with, outcome_of
-from tunesmith_operator.training_job.observed import Conflict, Observed, Refusal, belongs_to, is_leaving
-from tunesmith_operator.training_job.plan import Action, Change, Ensure, News, Remove
+from tunesmith_operator.obstacles import Conflict, Refusal, belongs_to, conflict_with, is_leaving
+from tunesmith_operator.plan import Action, Change, Ensure, News, Remove
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The resource that a plan is about, as it was observed."""
+
+    kind: Kind
+    metadata: ObjectMeta
+    resource_version: str
 
 
 class Outdated(Exception):
@@ -52,8 +61,18 @@ class Actor:
         """Nothing is written yet."""
         self._kube, self._cache, self._identity = kube, cache, identity
 
-    async def do(self, actions: tuple[Action, ...], observed: Observed) -> None:
+    async def do(
+        self,
+        actions: tuple[Action, ...],
+        subject: Subject,
+        first_look: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Carry out actions in order.
+
+        Args:
+            actions: of a plan.
+            subject: whose plan it is.
+            first_look: done before an action that wants it; raises Outdated where something forbids to begin.
 
         Raises:
             InTheWay: one cannot be done now.
@@ -63,72 +82,74 @@ class Actor:
         """
         for action in actions:
             try:
-                await self._one(action, observed)
+                await self._one(action, subject, first_look)
             except VersionConflict as error:
                 raise Outdated(str(error)) from error
             except Refused as error:
                 if error.status == 404:
                     if isinstance(action, Change):
-                        self._cache.discard(action.kind, observed.job.metadata.namespace, action.name)
+                        self._cache.discard(action.kind, subject.metadata.namespace, action.name)
                     raise Outdated(str(error)) from error
                 raise InTheWay(refusal=_refusal(action, error)) from error
 
-    async def tell(self, observed: Observed, status: Mapping[str, Any]) -> None:
+    async def tell(self, subject: Subject, status: Mapping[str, Any]) -> None:
         """Write our part of the status, over the version that was observed.
 
         Raises:
-            Outdated: the job has changed meanwhile.
+            Outdated: the resource has changed meanwhile.
             ApiError: the server did not answer or will not.
         """
-        metadata = observed.job.metadata
+        metadata = subject.metadata
         body = {
-            "apiVersion": TRAINING_JOB.api_version,
-            "kind": TRAINING_JOB.name,
+            "apiVersion": subject.kind.api_version,
+            "kind": subject.kind.name,
             "metadata": {
                 "name": metadata.name,
                 "namespace": metadata.namespace,
                 "uid": metadata.uid,
-                "resourceVersion": observed.resource_version,
+                "resourceVersion": subject.resource_version,
             },
             "status": dict(status),
         }
         try:
-            self._cache.put(TRAINING_JOB, await self._kube.apply(TRAINING_JOB, body, "status"))
+            self._cache.put(subject.kind, await self._kube.apply(subject.kind, body, "status"))
         except VersionConflict as error:
             raise Outdated(str(error)) from error
         except Refused as error:
             if error.status == 404:
-                self._cache.discard(TRAINING_JOB, metadata.namespace, metadata.name)
+                self._cache.discard(subject.kind, metadata.namespace, metadata.name)
                 raise Outdated(str(error)) from error
             raise
 
-    async def post(self, observed: Observed, news: tuple[News, ...], now: datetime) -> None:
+    async def post(self, subject: Subject, news: tuple[News, ...], now: datetime) -> None:
         """Post events; what cannot be posted is only logged."""
         for one in news:
             try:
-                await self._kube.create(EVENT, self._event(observed, one, now))
+                await self._kube.create(EVENT, self._event(subject, one, now))
             except AlreadyExists:
                 continue
             except ApiError as error:
                 _log.warning("An event was not posted: %s", error)
 
-    async def _one(self, action: Action, observed: Observed) -> None:
-        namespace = observed.job.metadata.namespace
+    async def _one(
+        self, action: Action, subject: Subject, first_look: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        namespace = subject.metadata.namespace
         match action:
             case Ensure(uid=uid) if uid:
                 body = {**action.body, "metadata": {**action.body["metadata"], "uid": uid}}
                 self._cache.put(action.kind, await self._kube.apply(action.kind, body))
             case Ensure():
-                if action.first_look:
-                    await self._look(observed)
-                await self._create(action, observed)
+                if action.first_look and first_look is not None:
+                    await first_look()
+                await self._create(action, subject)
             case Change():
                 changed = await self._kube.patch(action.kind, namespace, action.name, action.body)
                 self._cache.put(action.kind, changed)
             case Remove():
                 await self._kube.delete(action.kind, namespace, action.name, action.uid)
 
-    async def _create(self, action: Ensure, observed: Observed) -> None:
+    async def _create(self, action: Ensure, subject: Subject) -> None:
         metadata = action.body["metadata"]
         try:
             self._cache.put(action.kind, await self._kube.create(action.kind, action.body))
@@ -137,30 +158,15 @@ class Actor:
             present = await self._kube.get(action.kind, metadata["namespace"], metadata["name"])
         if present is None:
             raise Outdated(f"{action.kind.name} {metadata['name']} came and went")
-        if is_leaving(present, observed.job.name) and not _stays(present, observed):
+        if is_leaving(present, subject.kind.name, subject.metadata.name) and not _stays(present, subject):
             raise InTheWay(leaving=(f"the {action.kind.name} {metadata['name']}",))
-        if not belongs_to(present, observed.job.metadata.uid or ""):
+        if not belongs_to(present, subject.metadata.uid or ""):
             raise InTheWay(conflict=conflict_with(present, action.kind.name))
         self._cache.put(action.kind, present)
 
-    async def _look(self, observed: Observed) -> None:
-        """Read from the server what forbids to begin: the job is gone or over, or its outcome is recorded."""
-        metadata = observed.job.metadata
-        live = await self._kube.get(TRAINING_JOB, metadata.namespace, metadata.name)
-        if live is None:
-            self._cache.discard(TRAINING_JOB, metadata.namespace, metadata.name)
-            raise Outdated("the TrainingJob is gone")
-        if live["metadata"]["resourceVersion"] != observed.resource_version:
-            self._cache.put(TRAINING_JOB, live, listed=True)
-            raise Outdated("the TrainingJob is newer than what was observed")
-        record = await self._kube.get(CONFIG_MAP, metadata.namespace, child_name(metadata.name))
-        if record is not None and outcome_of(record) is not None and belongs_to(record, metadata.uid or ""):
-            self._cache.put(CONFIG_MAP, record, listed=True)
-            raise Outdated("the job ended before")
-
-    def _event(self, observed: Observed, news: News, now: datetime) -> Object:
-        metadata = observed.job.metadata
-        mark = f"{metadata.uid}{observed.resource_version}{news.reason}{news.message}"
+    def _event(self, subject: Subject, news: News, now: datetime) -> Object:
+        metadata = subject.metadata
+        mark = f"{metadata.uid}{subject.resource_version}{news.reason}{news.message}"
         when = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "apiVersion": EVENT.api_version,
@@ -170,12 +176,12 @@ class Actor:
                 "namespace": metadata.namespace,
             },
             "involvedObject": {
-                "apiVersion": TRAINING_JOB.api_version,
-                "kind": TRAINING_JOB.name,
+                "apiVersion": subject.kind.api_version,
+                "kind": subject.kind.name,
                 "name": metadata.name,
                 "namespace": metadata.namespace,
                 "uid": metadata.uid,
-                "resourceVersion": observed.resource_version,
+                "resourceVersion": subject.resource_version,
             },
             "type": "Warning" if news.warning else "Normal",
             "reason": news.reason,
@@ -189,8 +195,8 @@ class Actor:
         }
 
 
-def _stays(present: Object, observed: Observed) -> bool:
-    return belongs_to(present, observed.job.metadata.uid or "") and not present["metadata"].get(
+def _stays(present: Object, subject: Subject) -> bool:
+    return belongs_to(present, subject.metadata.uid or "") and not present["metadata"].get(
         "deletionTimestamp"
     )
 
