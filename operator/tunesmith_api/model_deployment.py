@@ -172,6 +172,12 @@ class Rollout(ApiModel):
             "Shadow, or leave analysis out",
             ".analysis",
         ),
+        Rule(
+            "!has(self.approvedRevision) || !has(self.rejectedRevision) || "
+            "self.approvedRevision != self.rejectedRevision",
+            "a revision is either approved or rejected: remove one of the two",
+            ".approvedRevision",
+        ),
     )
 
     strategy: Literal["Canary", "Replace", "Shadow"] = "Replace"
@@ -204,7 +210,15 @@ class Rollout(ApiModel):
     minimum_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 200
     """No step ends before the new revision has answered this many requests."""
     approval: Literal["Automatic", "Manual"] = "Automatic"
-    """Manual waits after the last step until a person promotes the revision."""
+    """Manual waits after the last step until a person approves the revision."""
+    paused: bool = False
+    """Nothing moves while this is true: no new revision, no next step, no promotion."""
+    approved_revision: Name | None = None
+    """A revision that a person vouches for (status.canary.revision): it takes over as soon as it is ready,
+    and is tried again after a rejection. ``tunesmith promote`` sets it."""
+    rejected_revision: Name | None = None
+    """A revision that must not answer: a canary is given up, and the stable one is replaced by the one before
+    it. ``tunesmith rollback`` sets it."""
     keep_warm_seconds: Seconds = 600
     """The previous revision stays ready this long after a promotion."""
     progress_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 600

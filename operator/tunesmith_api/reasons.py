@@ -165,6 +165,8 @@ class Reason(StrEnum):
     """A new revision takes over step by step."""
     AWAITING_APPROVAL = "AwaitingApproval"
     """approval is Manual and the new revision waits for a person."""
+    PAUSED = "Paused"
+    """spec.rollout.paused is true."""
     AWAITING_REQUESTS = "AwaitingRequests"
     """The analysis waits for minimumRequests before it judges."""
     PROMOTED = "Promoted"

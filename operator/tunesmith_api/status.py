@@ -262,6 +262,8 @@ class CanaryStatus(RevisionStatus):
 
     weight: Annotated[int, Field(ge=0, le=100)] = 0
     """Percent of the requests it answers."""
+    mirrored: Annotated[int, Field(ge=0, le=100)] = 0
+    """Percent of the requests it gets copies of."""
     step: Annotated[int, Field(ge=0, le=64)] = 0
     """The index in rollout.steps."""
     since: Time | None = None
@@ -273,8 +275,10 @@ class HistoryEntry(ApiModel):
 
     revision: Annotated[str, Field(min_length=1, max_length=63)]
     """Its InferenceService."""
+    uri: Text = ""
+    """Its model package."""
     digest: Digest
-    """Its package's digest."""
+    """The package's digest."""
     outcome: Literal["Promoted", "RolledBack", "Rejected", "Superseded"]
     """What became of it."""
     reason: Annotated[str, Field(max_length=64)] = ""

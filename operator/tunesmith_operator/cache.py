@@ -10,7 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, Key, Kind, Object
+from tunesmith_operator.kinds import RESOURCES, Key, Kind, Object, key_of
 
 Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -46,7 +46,7 @@ class Cache:
             if version < held[0] and not listed:
                 return False
         self._held[place] = (version, _uid(obj), self._packed(obj))
-        if (owner := owner_key(obj)) is not None and kind is not TRAINING_JOB:
+        if (owner := key_of(kind, obj)) is not None and kind not in RESOURCES:
             self._children[owner].add(place)
         return True
 
@@ -56,14 +56,14 @@ class Cache:
         held = self._held.get(place)
         if held is None or (held[1] != _uid(obj) and held[0] > _version(obj)):
             return
-        self._forget(place, owner_key(obj))
+        self._forget(place, key_of(kind, obj))
 
     def discard(self, kind: Kind, namespace: str, name: str) -> None:
         """Forget an object that a live read did not find."""
         place = (kind.name, namespace, name)
         held = self._held.get(place)
         if held is not None:
-            self._forget(place, owner_key(self._unpacked(held[2])))
+            self._forget(place, key_of(kind, self._unpacked(held[2])))
 
     def keep_only(
         self, kind: Kind, names: set[tuple[str, str]], version: int, namespace: str = ""
@@ -77,7 +77,7 @@ class Cache:
             namespace: that the list was of; all when empty.
 
         Returns:
-            The TrainingJobs that are concerned.
+            The resources that are concerned.
         """
         concerned = set()
         for place, (known, _, packed) in list(self._held.items()):
@@ -88,7 +88,7 @@ class Cache:
                 or namespace not in ("", place[1])
             ):
                 continue
-            owner = Key(*place[1:]) if kind is TRAINING_JOB else owner_key(self._unpacked(packed))
+            owner = key_of(kind, self._unpacked(packed))
             self._forget(place, owner)
             if owner is not None:
                 concerned.add(owner)
@@ -107,7 +107,7 @@ class Cache:
         return None if held is None else self._unpacked(held[2])
 
     def children(self, kind: Kind, owner: Key) -> list[Object]:
-        """The objects of a kind that carry the label of a TrainingJob, by name."""
+        """The objects of a kind that carry the label of one of our resources, by name."""
         places = sorted(place for place in self._children.get(owner, ()) if place[0] == kind.name)
         return [self._unpacked(self._held[place][2]) for place in places]
 
@@ -115,9 +115,9 @@ class Cache:
         """Namespace and name of each object of a kind."""
         return iter([place[1:] for place in self._held if place[0] == kind.name])
 
-    def jobs(self) -> Iterator[Key]:
-        """All TrainingJobs."""
-        return (Key(namespace, name) for namespace, name in self.names(TRAINING_JOB))
+    def resources(self) -> Iterator[Key]:
+        """All TrainingJobs and ModelDeployments."""
+        return (Key(*place, kind.name) for kind in RESOURCES for place in self.names(kind))
 
     def _packed(self, obj: Object) -> bytes:
         metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
@@ -128,13 +128,6 @@ class Cache:
     def _unpacked(self, packed: bytes) -> Object:
         loaded: Object = json.loads(zlib.decompressobj(zdict=self._typical).decompress(packed))
         return loaded
-
-
-def owner_key(obj: Object) -> Key | None:
-    """The TrainingJob whose child this is by its label; None for anything else."""
-    metadata = obj["metadata"]
-    name = (metadata.get("labels") or {}).get(JOB_LABEL)
-    return Key(metadata["namespace"], name) if name else None
 
 
 def _place(kind: Kind, obj: Object) -> Place:

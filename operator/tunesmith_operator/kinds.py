@@ -34,6 +34,7 @@ class Kind:
 
 
 TRAINING_JOB = Kind(API_VERSION, "TrainingJob", "trainingjobs")
+MODEL_DEPLOYMENT = Kind(API_VERSION, "ModelDeployment", "modeldeployments")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 ROLE = Kind("rbac.authorization.k8s.io/v1", "Role", "roles")
@@ -43,26 +44,54 @@ JOB = Kind("batch/v1", "Job", "jobs")
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+SERVICE = Kind("v1", "Service", "services")
+INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+GATEWAY = Kind("gateway.networking.k8s.io/v1", "Gateway", "gateways")
 
 COMPANIONS = (CONFIG_MAP, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, NETWORK_POLICY)
 """What a trainer's pod needs around it, in the order in which it is created."""
-WATCHED = (*COMPANIONS, JOB, POD)
-"""Everything of a TrainingJob that we are told of; all of it carries the label ``JOB_LABEL``."""
+RESOURCES = (TRAINING_JOB, MODEL_DEPLOYMENT)
+"""The two of our own."""
+OPTIONAL = (INFERENCE_SERVICE, HTTP_ROUTE)
+"""Kinds that a cluster may lack: those of KServe and of the Gateway API."""
+WATCHED = (*COMPANIONS, JOB, POD, DEPLOYMENT, SERVICE, *OPTIONAL)
+"""Everything around the two that we are told of; all of it carries the label ``OURS``."""
 
-BY_NAME = {kind.name: kind for kind in (TRAINING_JOB, *WATCHED, EVENT, LEASE)}
+BY_NAME = {kind.name: kind for kind in (*RESOURCES, *WATCHED, EVENT, LEASE)}
 
+FIELD_MANAGER = "tunesmith-operator"
 JOB_LABEL = "tunesmith.dev/training-job"
 """Says of a child whose it is: the TrainingJob's name."""
-FIELD_MANAGER = "tunesmith-operator"
+DEPLOYMENT_LABEL = "tunesmith.dev/model-deployment"
+"""The same for a ModelDeployment; KServe hands it on to Deployments, Services and pods."""
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OURS = f"{MANAGED_BY}={FIELD_MANAGER}"
+"""The label selector of all children; a watch takes one, and no "or" between two labels."""
 
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Names a TrainingJob."""
+    """Names a TrainingJob or a ModelDeployment."""
 
     namespace: str
     name: str
+    kind: str = TRAINING_JOB.name
 
     def __str__(self) -> str:
-        """As kubectl users write it."""
-        return f"{self.namespace}/{self.name}"
+        """For people: the namespace and name, with the kind where it is not a TrainingJob."""
+        kind = "" if self.kind == TRAINING_JOB.name else f"{self.kind} "
+        return f"{kind}{self.namespace}/{self.name}"
+
+
+def key_of(kind: Kind, obj: Object) -> Key | None:
+    """The resource that an object is, or whose child it is by its label; None for anything else."""
+    metadata = obj["metadata"]
+    if kind in RESOURCES:
+        return Key(metadata["namespace"], metadata["name"], kind.name)
+    labels = metadata.get("labels") or {}
+    for label, owner in ((JOB_LABEL, TRAINING_JOB), (DEPLOYMENT_LABEL, MODEL_DEPLOYMENT)):
+        if name := labels.get(label):
+            return Key(metadata["namespace"], name, owner.name)
+    return None

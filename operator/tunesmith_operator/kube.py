@@ -136,6 +136,17 @@ class Kube:
                 return found
             query["continue"] = token
 
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the server has this kind."""
+        root = "api" if "/" not in kind.api_version else "apis"
+        try:
+            found = await self._call("get", "GET", kind, f"/{root}/{kind.api_version}")
+        except Refused as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(one["name"] == kind.plural for one in found.get("resources") or ())
+
     async def ask_for(self, kind: Kind, namespace: str = "") -> None:
         """Have the server list one object of a kind: an ApiError says that it cannot, or may not."""
         await self._call("list", "GET", kind, kind.path(namespace), {"limit": "1"})

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import uuid
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tunesmith_api.reasons import TunesmithError, exit_code
 from tunesmith_operator.cache import Cache
 from tunesmith_operator.connection import connect, kopf_connection
 from tunesmith_operator.endpoint import endpoint
-from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, WATCHED, Key, Kind
+from tunesmith_operator.kinds import OPTIONAL, OURS, RESOURCES, WATCHED, Key, Kind
 from tunesmith_operator.kube import ApiError, Kube, fence_trace
 from tunesmith_operator.leader import Elector
 from tunesmith_operator.logs import set_up_logs
@@ -34,6 +36,8 @@ from tunesmith_operator.watches import registry_of, settings_of
 _log = logging.getLogger(__name__)
 AUDIT_SECONDS = 2.0
 """How soon after a list what it does not hold is forgotten."""
+KINDS_SECONDS = 15.0
+"""How often the server is asked whether it has KServe and the Gateway API by now."""
 STOPPING_SECONDS = 10.0
 """How long what is going on may take to end."""
 
@@ -137,6 +141,7 @@ class Operator:
         self._metrics.queue_depth(lambda: len(self._queue))
         self._started = asyncio.Event()
         self._listed: set[Kind] = set()
+        self._optional: frozenset[Kind] = frozenset()
 
     def may_write_for(self) -> float:
         """Seconds for which this process may write.
@@ -181,20 +186,44 @@ class Operator:
 
     async def _check_installation(self) -> None:
         try:
-            for namespace in self._settings.namespaces or ("",):
-                await self._kube.ask_for(TRAINING_JOB, namespace)
+            for kind, namespace in product(RESOURCES, self._settings.namespaces or ("",)):
+                await self._kube.ask_for(kind, namespace)
         except ApiError as error:
             hint = {
                 404: "Install the CRDs: kubectl apply --server-side -f manifests/crds.",
                 403: "Apply the operator's roles, or name the namespaces it may watch with --namespace.",
             }
             raise TunesmithError(
-                f"TrainingJobs cannot be listed: {error.message}.",
+                f"The operator's own resources cannot be listed: {error.message}.",
                 hint.get(error.status, "Check that the API server can be reached."),
             ) from error
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        settings = settings_of()
+        """Watch what the server has; begin anew when it has KServe or the Gateway API, or no longer."""
+        self._optional = await self._served()
+        while not stop.is_set():
+            over = asyncio.Event()
+            watching = asyncio.create_task(self._watch_until(over))
+            stopped, others = asyncio.create_task(stop.wait()), asyncio.create_task(self._other_kinds())
+            await asyncio.wait([watching, stopped, others], return_when=asyncio.FIRST_COMPLETED)
+            over.set()
+            await watching
+            if others.done():
+                self._optional = others.result()
+            await _end(stopped, others)
+
+    async def _served(self) -> frozenset[Kind]:
+        return frozenset([kind for kind in OPTIONAL if await self._kube.serves(kind)])
+
+    async def _other_kinds(self) -> frozenset[Kind]:
+        """What the server has, once that is something else than what is watched."""
+        while True:
+            await asyncio.sleep(KINDS_SECONDS)
+            with contextlib.suppress(ApiError):
+                if (served := await self._served()) != self._optional:
+                    return served
+
+    async def _watch_until(self, over: asyncio.Event) -> None:
         await kopf.operator(
             registry=registry_of(
                 self._cache,
@@ -202,11 +231,12 @@ class Operator:
                 partial(kopf_connection, self._client.configuration),
                 self._told,
                 self._listed_anew,
+                self._kinds(),
             ),
-            settings=settings,
+            settings=settings_of(),
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,
-            stop_flag=stop,
+            stop_flag=over,
             ready_flag=self._started,
         )
 
@@ -217,7 +247,7 @@ class Operator:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
-            self._listed |= {TRAINING_JOB, *WATCHED}
+            self._listed |= set(self._kinds())
             self._enqueue_all()
 
     async def _audit(self) -> None:
@@ -229,7 +259,7 @@ class Operator:
                 await self._look_through(kind)
 
     async def _look_through(self, kind: Kind) -> None:
-        selector = "" if kind is TRAINING_JOB else JOB_LABEL
+        selector = "" if kind in RESOURCES else OURS
         for namespace in self._settings.namespaces or ("",):
             try:
                 version, names = await self._kube.names(kind, namespace, selector)
@@ -240,8 +270,13 @@ class Operator:
             for key in self._cache.keep_only(kind, names, version, namespace):
                 self._queue.add(key)
 
+    def _kinds(self) -> tuple[Kind, ...]:
+        """What is watched."""
+        watched = (kind for kind in WATCHED if kind not in OPTIONAL or kind in self._optional)
+        return (*RESOURCES, *watched)
+
     def _enqueue_all(self) -> None:
-        for key in list(self._cache.jobs()):
+        for key in list(self._cache.resources()):
             self._queue.add(key)
 
     def _leads(self, leads: bool) -> None:

@@ -10,22 +10,24 @@ from prometheus_client import Counter as Total
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tunesmith_operator.kinds import Key
+from tunesmith_operator.kinds import MODEL_DEPLOYMENT, TRAINING_JOB, Key
 
 _PREFIX = "tunesmith_operator_"
 
 
 class _Phases(Collector):
-    """TrainingJobs by phase, counted when asked."""
+    """Our resources by phase, counted when asked."""
 
     def __init__(self, phases: dict[Key, str]) -> None:
         self._phases = phases
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(f"{_PREFIX}training_jobs", "TrainingJobs by phase", labels=["phase"])
-        for phase, count in sorted(Counter(self._phases.values()).items()):
-            family.add_metric([phase], count)
-        yield family
+        for kind, name in ((TRAINING_JOB, "training_jobs"), (MODEL_DEPLOYMENT, "model_deployments")):
+            family = GaugeMetricFamily(f"{_PREFIX}{name}", f"{kind.name}s by phase", labels=["phase"])
+            phases = Counter(phase for key, phase in self._phases.items() if key.kind == kind.name)
+            for phase, count in sorted(phases.items()):
+                family.add_metric([phase], count)
+            yield family
 
 
 class Metrics:
@@ -76,7 +78,7 @@ class Metrics:
             self._seconds.observe(time.monotonic() - begun)
 
     def phase(self, key: Key, phase: str | None) -> None:
-        """A TrainingJob is in this phase, or gone."""
+        """A resource is in this phase, or gone."""
         if phase is None:
             self._phases.pop(key, None)
         else:

@@ -3,14 +3,14 @@
 Nothing of Kopf is left on users' objects: no annotations, no finalizers, no events of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
 import kopf
 
-from tunesmith_operator.cache import Cache, owner_key
-from tunesmith_operator.kinds import JOB_LABEL, TRAINING_JOB, WATCHED, Key, Kind
+from tunesmith_operator.cache import Cache
+from tunesmith_operator.kinds import OURS, RESOURCES, TRAINING_JOB, WATCHED, Key, Kind, Object, key_of
 
 LIST_CHUNK = 50
 """Objects of one answer to a list. Kopf has a task for each that it was just told of, and a list of thousands
@@ -34,15 +34,17 @@ def registry_of(
     login: Callable[[], Any],
     told: Callable[[Key, str | None], None],
     listed: Callable[[Kind], None],
+    kinds: Iterable[Kind],
 ) -> kopf.OperatorRegistry:
     """Kopf's handlers.
 
     Args:
         cache: remembers.
-        news: of this TrainingJob something is new.
+        news: of this resource something is new.
         login: gives the connection.
-        told: which phase a TrainingJob is in, and None when it is gone, for metrics.
+        told: which phase a resource is in, and None when it is gone, for metrics.
         listed: objects of this kind come from a list: what is not in it may have been deleted unseen.
+        kinds: to watch; the API server must know them.
     """
     registry = kopf.OperatorRegistry()
 
@@ -50,7 +52,7 @@ def registry_of(
         return await login()
 
     kopf.on.login(registry=registry)(on_login)
-    for kind in (TRAINING_JOB, *WATCHED):
+    for kind in kinds:
         handler = _handler(kind, cache, news, told, listed)
         group, _, version = kind.api_version.rpartition("/")
         kopf.on.event(group, version, kind.plural, registry=registry, id=f"remember-{kind.plural}")(handler)
@@ -73,15 +75,22 @@ def _handler(
             cache.remove(kind, obj)
         elif not cache.put(kind, obj, listed=change is None):
             return
-        metadata = obj["metadata"]
-        owner = Key(metadata["namespace"], metadata["name"]) if kind is TRAINING_JOB else owner_key(obj)
+        owner = key_of(kind, obj)
         if owner is not None:
             news(owner)
-            if kind is TRAINING_JOB:
-                phase = (obj.get("status") or {}).get("phase") or "New"
-                told(owner, None if change == "DELETED" else phase)
+            if kind in RESOURCES:
+                told(owner, None if change == "DELETED" else _phase(kind, obj))
 
     return remember
+
+
+def _phase(kind: Kind, obj: Object) -> str:
+    """A word for how a resource does, for metrics."""
+    status = obj.get("status") or {}
+    if kind is TRAINING_JOB:
+        return status.get("phase") or "New"
+    conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    return "Ready" if conditions.get("Ready") == "True" else "NotReady"
 
 
 class NoMemory(kopf.DiffBaseStorage, kopf.ProgressStorage):
@@ -125,5 +134,5 @@ def settings_of() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 10.0
     for kind in WATCHED:
         group, _, version = kind.api_version.rpartition("/")
-        settings.watching.label_selectors[group, version, kind.plural] = JOB_LABEL
+        settings.watching.label_selectors[group, version, kind.plural] = OURS
     return settings

@@ -96,6 +96,12 @@ DEPLOYMENT_RULES = (
         "read: set strategy: Canary or Shadow, or leave analysis out",
     ),
     deployment(
+        "a revision approved and rejected",
+        {"spec.rollout": {"approvedRevision": "flowers-1", "rejectedRevision": "flowers-1"}},
+        "spec.rollout.approvedRevision: Invalid value: a revision is either approved or rejected: remove one "
+        "of the two",
+    ),
+    deployment(
         "an analysis without a limit",
         {"spec.rollout": {"strategy": "Shadow", "analysis": [{"metric": "errorRate"}]}},
         "spec.rollout.analysis[0]: Invalid value: an analysis has exactly one of minimum and maximum",

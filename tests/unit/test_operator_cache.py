@@ -89,7 +89,7 @@ def test_cache_lists_training_jobs_as_keys() -> None:
     cache = Cache()
     cache.put(TRAINING_JOB, {"metadata": {"name": "flowers", "namespace": "team", "resourceVersion": "1"}})
     cache.put(POD, pod())
-    assert list(cache.jobs()) == [OWNER]
+    assert list(cache.resources()) == [OWNER]
 
 
 def _without_managed(obj: dict[str, Any]) -> dict[str, Any]:
