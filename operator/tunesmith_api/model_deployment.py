@@ -134,6 +134,12 @@ class Analysis(ApiModel):
             "(!has(self.maximum) || self.maximum <= 1.0))",
             "only latencies can be above 1; all others are fractions: write 0.01 for 1 %",
         ),
+        Rule(
+            "!has(self.relativeTo) || self.metric.startsWith('latency')",
+            "relativeTo is for latencies: leave it out, predictionShift compares with the stable revision "
+            "anyway",
+            ".relativeTo",
+        ),
     )
 
     metric: AnalysisMetric
@@ -143,6 +149,8 @@ class Analysis(ApiModel):
     """The metric must be at least this."""
     maximum: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
     """The metric must be at most this."""
+    relative_to: Literal["Stable"] | None = None
+    """Stable: the limit is a factor, like 1.5, of what the stable revision has over the same time."""
 
 
 class Rollout(ApiModel):

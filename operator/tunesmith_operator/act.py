@@ -5,10 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from tunesmith_api.fields import ObjectMeta
-from tunesmith_operator.cache import Cache
 from tunesmith_operator.kinds import EVENT, FIELD_MANAGER, Kind, Object
 from tunesmith_operator.kube import AlreadyExists, ApiError, Kube, Refused
 from tunesmith_operator.kube import Conflict as VersionConflict
@@ -25,6 +24,16 @@ class Subject:
     kind: Kind
     metadata: ObjectMeta
     resource_version: str
+
+
+class Memory(Protocol):
+    """Is told what the server answers to our writes."""
+
+    def put(self, kind: Kind, obj: Object) -> object:
+        """The object as it is now."""
+
+    def discard(self, kind: Kind, namespace: str, name: str) -> object:
+        """The object is not there."""
 
 
 class Outdated(Exception):
@@ -57,7 +66,7 @@ class Actor:
         identity: of this process, for events.
     """
 
-    def __init__(self, kube: Kube, cache: Cache, identity: str) -> None:
+    def __init__(self, kube: Kube, cache: Memory, identity: str) -> None:
         """Nothing is written yet."""
         self._kube, self._cache, self._identity = kube, cache, identity
 

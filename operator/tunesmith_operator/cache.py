@@ -10,7 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tunesmith_operator.kinds import RESOURCES, Key, Kind, Object, key_of
+from tunesmith_operator.kinds import MODEL_DEPLOYMENT, RESOURCES, TRAINING_JOB, Key, Kind, Object, key_of
 
 Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -28,6 +28,7 @@ class Cache:
         self._typical = typical
         self._held: dict[Place, tuple[int, str, bytes]] = {}
         self._children: defaultdict[Key, set[Place]] = defaultdict(set)
+        self._follows: dict[Place, Key] = {}
 
     def put(self, kind: Kind, obj: Object, *, listed: bool = False) -> bool:
         """Remember an object, unless a newer version of it is known; returns whether it was news.
@@ -48,7 +49,20 @@ class Cache:
         self._held[place] = (version, _uid(obj), self._packed(obj))
         if (owner := key_of(kind, obj)) is not None and kind not in RESOURCES:
             self._children[owner].add(place)
+        if kind is MODEL_DEPLOYMENT:
+            self._follow(place, obj)
         return True
+
+    def _follow(self, place: Place, deployment: Object) -> None:
+        job = deployment["spec"]["model"].get("trainingJob")
+        if job:
+            self._follows[place] = Key(place[1], job, TRAINING_JOB.name)
+        else:
+            self._follows.pop(place, None)
+
+    def followers(self, job: Key) -> list[Key]:
+        """The ModelDeployments that serve what a TrainingJob makes."""
+        return [Key(*place[1:], place[0]) for place, followed in self._follows.items() if followed == job]
 
     def remove(self, kind: Kind, obj: Object) -> None:
         """Forget an object that was deleted, unless another of its name is known by now."""
@@ -96,6 +110,7 @@ class Cache:
 
     def _forget(self, place: Place, owner: Key | None) -> None:
         self._held.pop(place, None)
+        self._follows.pop(place, None)
         if owner is not None and owner in self._children:
             self._children[owner].discard(place)
             if not self._children[owner]:

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 from kubernetes.aio.client import ApiClient
 
@@ -22,11 +24,22 @@ from tunesmith_api.reasons import TunesmithError, exit_code
 from tunesmith_operator.cache import Cache
 from tunesmith_operator.connection import connect, kopf_connection
 from tunesmith_operator.endpoint import endpoint
-from tunesmith_operator.kinds import OPTIONAL, OURS, RESOURCES, WATCHED, Key, Kind
+from tunesmith_operator.kinds import (
+    MODEL_DEPLOYMENT,
+    OPTIONAL,
+    OURS,
+    RESOURCES,
+    TRAINING_JOB,
+    WATCHED,
+    Key,
+    Kind,
+)
 from tunesmith_operator.kube import ApiError, Kube, fence_trace
 from tunesmith_operator.leader import Elector
 from tunesmith_operator.logs import set_up_logs
 from tunesmith_operator.metrics import Metrics
+from tunesmith_operator.model_deployment.predictors import Meter, Prober
+from tunesmith_operator.model_deployment.reconcile import DeploymentReconciler
 from tunesmith_operator.queue import KeyedQueue
 from tunesmith_operator.settings import Settings
 from tunesmith_operator.training_job.reconcile import Reconciler
@@ -48,6 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logs(options.log_format, options.log_level)
     settings = Settings(
         trainer_image=options.trainer_image,
+        predictor_image=options.predictor_image,
+        serving_runtime=options.serving_runtime,
+        gateway=options.gateway,
+        gateway_domain=options.gateway_domain,
         image_pull_policy=options.image_pull_policy,
         image_pull_secrets=tuple(options.image_pull_secret),
         namespaces=tuple(options.namespace),
@@ -71,29 +88,52 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tunesmith_operator",
-        description="Watches TrainingJobs and has Kubernetes run them. Connects with its pod's service "
-        "account, or with KUBECONFIG.",
+        description="Watches TrainingJobs and ModelDeployments: has Kubernetes train the first and KServe "
+        "serve the second. Connects with its pod's service account, or with KUBECONFIG.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--trainer-image", required=True, help="image of the trainer's pods")
+    add("--predictor-image", default="", help="image of the predictors' pods; without it nothing is served")
+    add("--serving-runtime", default="tunesmith", help="KServe's (Cluster)ServingRuntime for the packages")
+    add(
+        "--gateway",
+        type=_gateway,
+        default="",
+        metavar="NAMESPACE/NAME",
+        help="the Gateway that predictions come through; without one only strategy Replace works",
+    )
+    add(
+        "--gateway-domain",
+        default="example.com",
+        help="predictions have the host name NAME.NAMESPACE.DOMAIN",
+    )
     add("--image-pull-policy", default="", choices=("", "Always", "IfNotPresent", "Never"))
     add(
-        "--image-pull-secret", action="append", default=[], help="a Secret in the job's namespace; may repeat"
+        "--image-pull-secret",
+        action="append",
+        default=[],
+        help="a Secret in the resource's namespace; may repeat",
     )
     add(
         "--namespace", action="append", default=[], help="watch only this one; may repeat; all when not given"
     )
     add("--own-namespace", default=_own_namespace(), help="where the lease is kept")
     add("--lease-name", default="tunesmith-operator", help="replicas of one operator share it")
-    add("--workers", type=int, default=8, help="TrainingJobs handled at once")
-    add("--resync-seconds", type=float, default=600.0, help="look at each job so often, news or not")
+    add("--workers", type=int, default=8, help="resources handled at once")
+    add("--resync-seconds", type=float, default=600.0, help="look at each so often, news or not")
     add("--grace-seconds", type=int, default=120, help="between a trainer's SIGTERM and its SIGKILL")
     add("--host", default="0.0.0.0", help="address of /metrics, /healthz and /readyz")
     add("--port", type=int, default=8080, help="port of the same; 0 for any")
     add("--log-format", choices=("json", "text"), default="text" if sys.stderr.isatty() else "json")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser.parse_args(arguments)
+
+
+def _gateway(text: str) -> str:
+    if text and not re.fullmatch(r"[-a-z0-9]+/[-.a-z0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAMESPACE/NAME")
+    return text
 
 
 def _own_namespace() -> str:
@@ -105,8 +145,8 @@ def _own_namespace() -> str:
 
 async def _run(settings: Settings, host: str, port: int) -> None:
     configuration = await connect()
-    async with ApiClient(configuration) as client:
-        operator = Operator(settings, client)
+    async with ApiClient(configuration) as client, aiohttp.ClientSession() as session:
+        operator = Operator(settings, client, session)
         # Read when the first request opens the client's session.
         configuration.trace_configs = [fence_trace(operator.may_write_for)]
         await operator.run(host, port)
@@ -118,9 +158,10 @@ class Operator:
     Args:
         settings: the installation's.
         client: connected.
+        session: for what is not the API server: predictors.
     """
 
-    def __init__(self, settings: Settings, client: ApiClient) -> None:
+    def __init__(self, settings: Settings, client: ApiClient, session: aiohttp.ClientSession) -> None:
         """Connect the parts; nothing runs yet."""
         self._settings, self._client = settings, client
         identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -137,6 +178,16 @@ class Operator:
             identity,
             lambda: datetime.now(UTC),
             lambda: self._elector.leads,
+        )
+        self._deployments = DeploymentReconciler(
+            self._kube,
+            settings,
+            identity,
+            lambda: datetime.now(UTC),
+            lambda: self._elector.leads,
+            lambda kind: kind in self._optional,
+            Meter(session),
+            Prober(session),
         )
         self._metrics.queue_depth(lambda: len(self._queue))
         self._started = asyncio.Event()
@@ -227,7 +278,7 @@ class Operator:
         await kopf.operator(
             registry=registry_of(
                 self._cache,
-                self._queue.add,
+                self._news,
                 partial(kopf_connection, self._client.configuration),
                 self._told,
                 self._listed_anew,
@@ -242,7 +293,16 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> float | None:
         with self._metrics.reconciling():
+            if key.kind == MODEL_DEPLOYMENT.name:
+                return await self._deployments.reconcile(key)
             return await self._reconciler.reconcile(key)
+
+    def _news(self, key: Key) -> None:
+        """Something is new of a resource; what serves a job's model looks too."""
+        self._queue.add(key)
+        if key.kind == TRAINING_JOB.name:
+            for follower in self._cache.followers(key):
+                self._queue.add(follower)
 
     async def _resync(self) -> None:
         while True:
@@ -288,6 +348,7 @@ class Operator:
         self._metrics.phase(key, phase)
         if phase is None:
             self._queue.forget(key)
+            self._deployments.forget(key)
 
     def _listed_anew(self, kind: Kind) -> None:
         self._listed.add(kind)

@@ -9,17 +9,25 @@ class Settings:
 
     Attributes:
         trainer_image: of the trainer's pods.
-        image_pull_policy: of the same; Kubernetes' own default when empty.
-        image_pull_secrets: names of Secrets in the job's namespace.
+        predictor_image: of the predictors' pods; empty where nothing is to be served.
+        serving_runtime: KServe's ServingRuntime or ClusterServingRuntime for Tunesmith's packages.
+        gateway: NAMESPACE/NAME of the Gateway that predictions come through; empty for none.
+        gateway_domain: predictions of a ModelDeployment have the host name NAME.NAMESPACE.DOMAIN.
+        image_pull_policy: of all pods; Kubernetes' own default when empty.
+        image_pull_secrets: names of Secrets in the resource's namespace.
         namespaces: to watch; all when empty.
         own_namespace: holds the lease.
         lease_name: of the lease.
-        workers: TrainingJobs that are reconciled at once.
-        resync_seconds: every TrainingJob is looked at again so often, news or not.
+        workers: resources that are reconciled at once.
+        resync_seconds: every resource is looked at again so often, news or not.
         grace_seconds: that a trainer has between SIGTERM and SIGKILL, to store its checkpoint.
     """
 
     trainer_image: str
+    predictor_image: str = ""
+    serving_runtime: str = "tunesmith"
+    gateway: str = ""
+    gateway_domain: str = "example.com"
     image_pull_policy: str = ""
     image_pull_secrets: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()

@@ -102,6 +102,17 @@ DEPLOYMENT_RULES = (
         "of the two",
     ),
     deployment(
+        "a shift relative to what it is relative to",
+        {
+            "spec.rollout": {
+                "strategy": "Shadow",
+                "analysis": [{"metric": "predictionShift", "maximum": 0.1, "relativeTo": "Stable"}],
+            }
+        },
+        "spec.rollout.analysis[0].relativeTo: Invalid value: relativeTo is for latencies: leave it out, "
+        "predictionShift compares with the stable revision anyway",
+    ),
+    deployment(
         "an analysis without a limit",
         {"spec.rollout": {"strategy": "Shadow", "analysis": [{"metric": "errorRate"}]}},
         "spec.rollout.analysis[0]: Invalid value: an analysis has exactly one of minimum and maximum",

@@ -1,0 +1,1 @@
+"""ModelDeployments: observe, decide, act."""

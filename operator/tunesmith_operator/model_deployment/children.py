@@ -1,0 +1,309 @@
+"""The objects that a ModelDeployment owns, each made by one pure function as a plain dict.
+
+A revision is an InferenceService that never changes, except in the number of its pods: its name holds a hash
+of all else. So when it is ready, that very model is, and an earlier one stays as it was.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith_api.fields import API_VERSION
+from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_operator.kinds import (
+    DEPLOYMENT_LABEL,
+    FIELD_MANAGER,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    MANAGED_BY,
+    MODEL_DEPLOYMENT,
+    SERVICE,
+    Kind,
+    Object,
+)
+from tunesmith_operator.model_deployment.observed import Package
+from tunesmith_operator.model_deployment.pods import FETCH
+from tunesmith_operator.settings import Settings
+
+USER = 65532
+MODEL_FOLDER, PVC_FOLDER = "/mnt/models", "/mnt/pvc"
+PORT = 8080
+REVISION_LABEL = "tunesmith.dev/revision"
+DIGEST_ANNOTATION, URI_ANNOTATION = "tunesmith.dev/digest", "tunesmith.dev/uri"
+MARK_ANNOTATION = "tunesmith.dev/content"
+"""Stands for what we wrote into an object."""
+REVISION_HEADER = "x-tunesmith-revision"
+"""A request with this header goes to the revision that it names."""
+_REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+_GRACE_SECONDS = 40
+"""Above what a predictor takes to drain and to finish."""
+_RESTRICTED: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+
+def revision_name(deployment: ModelDeployment, package: Package, settings: Settings) -> str:
+    """The revision for a package and everything of the spec that its pods depend on."""
+    content = [package.uri, package.digest, package.secret, _serving(deployment), settings.predictor_image]
+    text = json.dumps(content, sort_keys=True)
+    return f"{deployment.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _serving(deployment: ModelDeployment) -> Object:
+    """What of the spec is part of a revision."""
+    spec = deployment.spec
+    return {
+        "compute": spec.compute.to_dict(),
+        "drift": spec.monitoring.drift.window_requests if spec.monitoring.drift.enabled else 0,
+        "feedback": spec.monitoring.feedback.enabled,
+        "explanations": spec.explanations.enabled,
+    }
+
+
+def host_name(deployment: ModelDeployment, settings: Settings) -> str:
+    """Where predictions are asked for at the gateway."""
+    return f"{deployment.name}.{deployment.metadata.namespace}.{settings.gateway_domain}"
+
+
+def predictor_service(revision: str) -> str:
+    """The Service that KServe makes of a revision."""
+    return f"{revision}-predictor"
+
+
+def inference_service(
+    deployment: ModelDeployment, revision: str, package: Package, settings: Settings
+) -> Object:
+    """A revision."""
+    replicas = deployment.spec.replicas
+    by_load = replicas.scale_metric in ("cpu", "memory")
+    most = max(replicas.minimum, replicas.maximum or replicas.minimum) if by_load else replicas.minimum
+    annotations = {
+        "serving.kserve.io/deploymentMode": "Standard",
+        "serving.kserve.io/autoscalerClass": "hpa" if by_load else "none",
+        DIGEST_ANNOTATION: package.digest,
+        URI_ANNOTATION: package.uri,
+    }
+    labels = {REVISION_LABEL: revision, "networking.kserve.io/visibility": "cluster-local"}
+    predictor: dict[str, Any] = {
+        "minReplicas": replicas.minimum,
+        "maxReplicas": most,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [_fetch(package, settings)],
+        "model": _model(deployment, revision, package, settings),
+        "volumes": [{"name": "model", "emptyDir": {}}, *_claim_volumes(package)],
+        **_placement(deployment, revision),
+    }
+    if by_load:
+        predictor |= {"scaleMetric": replicas.scale_metric, "scaleTarget": replicas.target or 80}
+    if settings.image_pull_secrets:
+        predictor["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    head = _head(INFERENCE_SERVICE, deployment, revision, labels, annotations)
+    return marked({**head, "spec": {"predictor": predictor}})
+
+
+def _fetch(package: Package, settings: Settings) -> Object:
+    """Brings the package and checks it; the container that serves then needs no credentials."""
+    uri = package.uri
+    mounts: list[Object] = [{"name": "model", "mountPath": MODEL_FOLDER}]
+    if claim := _claim(package):
+        uri = f"file://{PVC_FOLDER}/{uri.removeprefix('pvc://')}"
+        mounts.append({"name": "claim", "mountPath": f"{PVC_FOLDER}/{claim}", "readOnly": True})
+    return {
+        "name": FETCH,
+        "image": settings.predictor_image,
+        "command": ["python", "-m", "tunesmith_predictor", "fetch"],
+        "args": [f"--uri={uri}", f"--digest={package.digest}", f"--to={MODEL_FOLDER}"],
+        "env": [_from_secret(package.secret, key) for key in (*_REQUIRED_KEYS, *_OPTIONAL_KEYS)]
+        if package.secret
+        else [],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": dict(_RESTRICTED),
+        "volumeMounts": mounts,
+        **_pull_policy(settings),
+    }
+
+
+def _from_secret(name: str, key: str) -> Object:
+    source: dict[str, Any] = {"name": name, "key": key}
+    if key in _OPTIONAL_KEYS:
+        source["optional"] = True
+    return {"name": key, "valueFrom": {"secretKeyRef": source}}
+
+
+def _model(deployment: ModelDeployment, revision: str, package: Package, settings: Settings) -> Object:
+    """What is particular to this revision; all else stands in the ServingRuntime."""
+    serving = _serving(deployment)
+    arguments = [
+        f"--model-name={deployment.name}",
+        f"--digest={package.digest}",
+        f"--revision={revision}",
+        f"--drift-window={serving['drift']}",
+    ]
+    arguments += ["--feedback"] if serving["feedback"] else []
+    arguments += [] if serving["explanations"] else ["--no-explanations"]
+    compute = deployment.spec.compute
+    memory, gpus = compute.memory or "1Gi", {}
+    if compute.gpus:
+        gpus = {"nvidia.com/gpu": str(compute.gpus)}
+    return {
+        "modelFormat": {"name": "tunesmith"},
+        "runtime": settings.serving_runtime,
+        "image": settings.predictor_image,
+        "args": arguments,
+        "resources": {
+            "requests": {"cpu": compute.cpu or "250m", "memory": memory, **gpus},
+            "limits": {"memory": memory, **gpus},
+        },
+        "volumeMounts": [{"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True}],
+        **_pull_policy(settings),
+    }
+
+
+def _pull_policy(settings: Settings) -> Object:
+    return {"imagePullPolicy": settings.image_pull_policy} if settings.image_pull_policy else {}
+
+
+def _claim(package: Package) -> str:
+    return package.uri.removeprefix("pvc://").partition("/")[0] if package.uri.startswith("pvc://") else ""
+
+
+def _claim_volumes(package: Package) -> list[Object]:
+    claim = _claim(package)
+    if not claim:
+        return []
+    return [{"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+
+
+def _placement(deployment: ModelDeployment, revision: str) -> Object:
+    placement = deployment.spec.compute
+    fields: dict[str, Any] = {}
+    if placement.node_selector:
+        fields["nodeSelector"] = dict(placement.node_selector)
+    if placement.tolerations:
+        fields["tolerations"] = [one.to_dict() for one in placement.tolerations]
+    if placement.priority_class_name:
+        fields["priorityClassName"] = placement.priority_class_name
+    if placement.topology_spread:
+        selector = {"labelSelector": {"matchLabels": {REVISION_LABEL: revision}}}
+        fields["topologySpreadConstraints"] = [one.to_dict() | selector for one in placement.topology_spread]
+    return fields
+
+
+def http_route(
+    deployment: ModelDeployment,
+    weights: Mapping[str, int],
+    mirrors: Mapping[str, int],
+    reachable: frozenset[str],
+    settings: Settings,
+) -> Object:
+    """Which share of the requests goes to which revision.
+
+    Args:
+        deployment: whose requests.
+        weights: percent by revision.
+        mirrors: percent of the requests that are copied, by revision.
+        reachable: revisions that a request can name in a header.
+        settings: of the gateway.
+    """
+    namespace, _, gateway = settings.gateway.partition("/")
+    backends = [_backend(revision) | {"weight": weight} for revision, weight in sorted(weights.items())]
+    rule: dict[str, Any] = {"backendRefs": backends}
+    filters = []
+    for revision, percent in sorted(mirrors.items()):
+        mirror = {"backendRef": _backend(revision)} | ({"percent": percent} if percent < 100 else {})
+        filters.append({"type": "RequestMirror", "requestMirror": mirror})
+    if filters:
+        rule["filters"] = filters
+    named = [
+        {
+            "matches": [{"headers": [{"name": REVISION_HEADER, "value": revision}]}],
+            "backendRefs": [_backend(revision)],
+        }
+        for revision in sorted(reachable)
+    ]
+    spec = {
+        "parentRefs": [{"name": gateway, "namespace": namespace}],
+        "hostnames": [host_name(deployment, settings)],
+        "rules": [*named, rule],
+    }
+    return marked({**_head(HTTP_ROUTE, deployment, deployment.name), "spec": spec})
+
+
+def _backend(revision: str) -> dict[str, Any]:
+    return {"name": predictor_service(revision), "port": 80}
+
+
+def stable_service(deployment: ModelDeployment, revision: str) -> Object:
+    """Where the stable revision answers inside a cluster without a gateway."""
+    spec = {
+        "selector": {REVISION_LABEL: revision, "component": "predictor"},
+        "ports": [{"name": "http", "port": 80, "targetPort": PORT}],
+    }
+    return marked({**_head(SERVICE, deployment, deployment.name), "spec": spec})
+
+
+def marked(body: Object) -> Object:
+    """The same with an annotation that stands for its content."""
+    text = json.dumps(body, sort_keys=True)
+    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+    annotations = {**body["metadata"].get("annotations", {}), MARK_ANNOTATION: mark}
+    return {**body, "metadata": {**body["metadata"], "annotations": annotations}}
+
+
+def mark_of(obj: Object) -> str:
+    """What stands for the content that we gave an object."""
+    return str((obj["metadata"].get("annotations") or {}).get(MARK_ANNOTATION, ""))
+
+
+def is_revision_of(name: str, deployment: str) -> bool:
+    """Whether an InferenceService is named like a revision of a ModelDeployment."""
+    return re.fullmatch(rf"{re.escape(deployment)}-[0-9a-f]{{8}}", name) is not None
+
+
+def _head(
+    kind: Kind,
+    deployment: ModelDeployment,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Object:
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": MODEL_DEPLOYMENT.name,
+        "name": deployment.name,
+        "uid": deployment.metadata.uid,
+        "controller": True,
+        # True would need a verb on modeldeployments/finalizers (OwnerReferencesPermissionEnforcement).
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {
+            "name": name,
+            "namespace": deployment.metadata.namespace,
+            "labels": {
+                "app.kubernetes.io/name": "tunesmith",
+                "app.kubernetes.io/component": "predictor",
+                MANAGED_BY: FIELD_MANAGER,
+                DEPLOYMENT_LABEL: deployment.name,
+                **(labels or {}),
+            },
+            "annotations": dict(annotations or {}),
+            "ownerReferences": [owner],
+        },
+    }
