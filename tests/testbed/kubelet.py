@@ -33,6 +33,8 @@ class Kubelet:
         self._api, self._watcher = api, watcher
         self.hold: Callable[[Object], bool] = lambda pod: False
         """Pods of which this is true are bound to no node and left to the test."""
+        self.address: Callable[[Object], str] = lambda pod: ""
+        """The address that a pod gets when it runs; none when empty."""
         self.deaf = False
         """A node that is lost: pods that are to be deleted stay, and nobody hears of it."""
         self._logs = PodLogs()
@@ -72,7 +74,8 @@ class Kubelet:
                 f"{POD.path(namespace, name)}/binding",
                 {"metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}},
             )
-        self._status(pod, "Running", {"running": {"startedAt": _now()}}, startTime=_now())
+        where = {"podIP": address, "podIPs": [{"ip": address}]} if (address := self.address(pod)) else {}
+        self._status(pod, "Running", {"running": {"startedAt": _now()}}, startTime=_now(), **where)
 
     def end(self, pod: Object, code: int = 0, message: str = "", reason: str = "") -> None:
         """Have the trainer's container end with an exit code and its last words."""
@@ -89,6 +92,22 @@ class Kubelet:
     def wait_in(self, pod: Object, reason: str, message: str) -> None:
         """Have the container wait, as for an image or a Secret."""
         self._status(pod, "Pending", {"waiting": {"reason": reason, "message": message}}, startTime=_now())
+
+    def fail_before(self, pod: Object, code: int, message: str) -> None:
+        """Have the first init container end with an exit code and its last words, and wait to begin again."""
+        ended = {"exitCode": code, "reason": "Error", "message": message, "finishedAt": _now()}
+        container = pod["spec"]["initContainers"][0]
+        status = {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": False,
+            "restartCount": 1,
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+            "lastState": {"terminated": ended},
+        }
+        changes = {"phase": "Pending", "initContainerStatuses": [status]}
+        self._api.merge(POD, *_place(pod), {"status": changes}, "status")
 
     def unschedulable(self, pod: Object, message: str) -> None:
         """Say of a pod what the scheduler says when no node takes it."""

@@ -1,0 +1,460 @@
+"""ModelDeployments on a real API server: revisions, rollouts, and what goes wrong around them.
+
+KServe, the gateway and the predictors are played (tests/testbed/serving_player.py): what they do with what
+we write is seen in tests/cluster.
+"""
+
+import itertools
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.api_refusals import MODEL_DEPLOYMENT as SMALLEST
+from tests.controlplane.cluster import Cluster
+from tests.testbed.kube_api import Object, wait_for
+from tests.testbed.operators import Operator
+from tests.testbed.predictor_farm import Figures, PredictorFarm
+from tests.testbed.serving_player import (
+    DOMAIN,
+    GATEWAY_NAME,
+    GATEWAY_NAMESPACE,
+    ServingPlayer,
+    gateway_crds,
+    kserve_crds,
+    wait_for_kinds,
+    weights_of,
+)
+
+from tunesmith_operator.kinds import (
+    DEPLOYMENT,
+    EVENT,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    MODEL_DEPLOYMENT,
+    POD,
+    TRAINING_JOB,
+)
+
+FLAGS = (
+    *("--predictor-image", "tunesmith/predictor:test"),
+    *("--gateway", f"{GATEWAY_NAMESPACE}/{GATEWAY_NAME}"),
+    *("--gateway-domain", DOMAIN),
+)
+CANARY = {
+    "strategy": "Canary",
+    "steps": [{"weight": 10, "holdSeconds": 0}, {"weight": 50, "holdSeconds": 0}],
+    "analysis": [{"metric": "errorRate", "maximum": 0.01}],
+    "minimumRequests": 50,
+    "keepWarmSeconds": 0,
+}
+
+
+@dataclass
+class Serving:
+    """A cluster in which KServe and a gateway are played, and what a test does with it."""
+
+    cluster: Cluster
+    player: ServingPlayer
+    farm: PredictorFarm
+    folder: Path
+    operators: list[Operator]
+
+    def operator(self) -> Operator:
+        folder = self.folder / f"operator-{len(self.operators)}"
+        folder.mkdir()
+        self.operators.append(self.cluster.operator(folder, *FLAGS).start())
+        return self.operators[-1]
+
+    def train(self, namespace: str, letter: str, *, name: str = "flowers", verified: bool = True) -> None:
+        """Have a TrainingJob say that it made a model."""
+        if self.cluster.api.get(TRAINING_JOB, namespace, name) is None:
+            self.cluster.submit(
+                namespace, name, suspend=True, store={"uri": "s3://models", "secretRef": {"name": "store"}}
+            )
+        digest = f"sha256:{letter * 64}"
+        model = {
+            "uri": f"s3://models/{letter}",
+            "digest": digest,
+            "verified": verified,
+            "revision": letter * 12,
+        }
+        self.cluster.api.merge(TRAINING_JOB, namespace, name, {"status": {"model": model}}, "status")
+
+    def deploy(self, namespace: str, name: str = "flowers", **spec: Any) -> Object:
+        body = deepcopy(SMALLEST)
+        body["metadata"] = {"name": name, "namespace": namespace}
+        body["spec"] = {"model": {"trainingJob": "flowers"}, **spec}
+        return self.cluster.api.create(MODEL_DEPLOYMENT, body)
+
+    def change(self, namespace: str, **rollout: Any) -> None:
+        self.cluster.api.merge(MODEL_DEPLOYMENT, namespace, "flowers", {"spec": {"rollout": rollout}})
+
+    def status(self, namespace: str, name: str = "flowers") -> Object:
+        found = self.cluster.api.get(MODEL_DEPLOYMENT, namespace, name)
+        return (found or {}).get("status") or {}
+
+    def condition(self, namespace: str, kind: str) -> Object:
+        conditions = self.status(namespace).get("conditions") or ()
+        return next((one for one in conditions if one["type"] == kind), {})
+
+    def wait_for(self, namespace: str, kind: str, seconds: float = 30, **fields: str) -> Object:
+        def look() -> Object | None:
+            found = self.condition(namespace, kind)
+            return found if found and all(found[key] == value for key, value in fields.items()) else None
+
+        return wait_for(look, f"{kind} with {fields}; {self.condition(namespace, kind)}", seconds)
+
+    def stable(self, namespace: str, letter: str, seconds: float = 30) -> str:
+        """The name of the stable revision, once it serves this model."""
+
+        def look() -> str | None:
+            stable = self.status(namespace).get("stable") or {}
+            ready = self.condition(namespace, "Ready").get("status") == "True"
+            return stable["revision"] if stable.get("digest", "")[-1:] == letter and ready else None
+
+        return wait_for(look, f"{letter} is stable; {self.status(namespace)}", seconds)
+
+    def canary(self, namespace: str, weight: int, seconds: float = 30) -> str:
+        def look() -> str | None:
+            canary = self.status(namespace).get("canary") or {}
+            return canary["revision"] if canary.get("weight") == weight else None
+
+        return wait_for(look, f"a canary with {weight} %; {self.status(namespace)}", seconds)
+
+    def route(self, namespace: str, name: str = "flowers") -> dict[str, int]:
+        """Weights by the last letters of the revisions' names."""
+        found = self.cluster.api.get(HTTP_ROUTE, namespace, name)
+        return {} if found is None else weights_of(found)
+
+    def weights(self, namespace: str, name: str = "flowers") -> list[dict[str, int]]:
+        return self.player.weights.get(f"{name}.{namespace}.{DOMAIN}", [])
+
+    def figures(self, namespace: str, revision: str) -> Figures:
+        return self.farm.of(namespace, revision)
+
+    def revisions(self, namespace: str) -> list[str]:
+        return [one["metadata"]["name"] for one in self.cluster.api.list(INFERENCE_SERVICE, namespace)]
+
+    def events(self, namespace: str) -> list[Object]:
+        selector = "involvedObject.kind=ModelDeployment,involvedObject.name=flowers"
+        return self.cluster.api.list(EVENT, namespace, fieldSelector=selector)
+
+    def pods(self, namespace: str, revision: str) -> list[Object]:
+        return self.cluster.api.list(POD, namespace, labelSelector=f"tunesmith.dev/revision={revision}")
+
+
+@pytest.fixture(scope="module")
+def serving(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """With an operator that began before KServe and the gateway were installed."""
+    folder = tmp_path_factory.mktemp("serving")
+    player, farm = ServingPlayer(cluster.api), PredictorFarm()
+    found = Serving(cluster, player, farm, folder, [])
+    cluster.kubelet.address = farm.address
+    try:
+        found.operator().port()
+        for file in (*kserve_crds(), *gateway_crds()):
+            cluster.plane.kubectl("apply", "--server-side", "-f", file)
+        wait_for_kinds(cluster.api)
+        player.start()
+        yield found
+    finally:
+        for one in found.operators:
+            one.kill()
+        cluster.forget_lease()
+        player.stop()
+        farm.stop()
+        cluster.kubelet.address = lambda pod: ""
+
+
+def test_the_first_model_is_served_when_kserve_is_there_which_comes_later(
+    serving: Serving, namespace: str
+) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=CANARY)
+    revision = serving.stable(namespace, "a", 60)
+    assert serving.route(namespace) == {f"{revision}-predictor": 100}
+    status = serving.status(namespace)
+    assert status["url"] == f"http://flowers.{namespace}.{DOMAIN}"
+    assert status["replicas"] == 1
+    assert [entry["outcome"] for entry in status["history"]] == ["Promoted"]
+    reasons = [event["reason"] for event in serving.events(namespace)]
+    assert {"RollingOut", "Promoted", "Serving"} <= set(reasons)
+
+
+def test_a_revision_is_fetched_with_credentials_that_the_server_does_not_see(
+    serving: Serving, namespace: str
+) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    revision = serving.stable(namespace, "a")
+    service = serving.cluster.api.get(INFERENCE_SERVICE, namespace, revision)
+    assert service is not None
+    predictor = service["spec"]["predictor"]
+    (fetch,) = predictor["initContainers"]
+    keys = {one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in fetch["env"]}
+    assert keys["AWS_SECRET_ACCESS_KEY"] == "store"
+    assert "env" not in predictor["model"]
+    assert f"--digest=sha256:{'a' * 64}" in fetch["args"]
+    assert f"--digest=sha256:{'a' * 64}" in predictor["model"]["args"]
+    assert predictor["automountServiceAccountToken"] is False
+
+
+def test_a_better_model_goes_its_steps_and_the_old_revision_goes(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=CANARY)
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+    new = serving.canary(namespace, 10)
+    both = {f"{old}-predictor": 90, f"{new}-predictor": 10}
+    wait_for(lambda: serving.route(namespace) == both, "its share of the requests")
+    for weight in (10, 50):
+        assert serving.canary(namespace, weight) == new
+        serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
+        serving.figures(namespace, new).answer(60)
+    assert serving.stable(namespace, "b") == new
+    wait_for(lambda: serving.revisions(namespace) == [new], "the old revision is gone", 40)
+    assert serving.weights(namespace) == [
+        {f"{old}-predictor": 100},
+        {f"{old}-predictor": 90, f"{new}-predictor": 10},
+        {f"{old}-predictor": 50, f"{new}-predictor": 50},
+        {f"{new}-predictor": 100},
+    ]
+
+
+def test_a_canary_that_fails_requests_is_rejected_with_numbers(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=CANARY)
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+    new = serving.canary(namespace, 10)
+    serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
+    serving.figures(namespace, new).answer(40)
+    serving.figures(namespace, new).answer(20, "500")
+    said = serving.wait_for(namespace, "Progressing", reason="CanaryRejected")
+    assert "errorRate is 0.3333, and must be at most 0.01 (after 60 requests)" in said["message"]
+    wait_for(lambda: serving.route(namespace) == {f"{old}-predictor": 100}, "all requests are back")
+    wait_for(lambda: serving.revisions(namespace) == [old], "the rejected revision is gone", 40)
+    assert serving.condition(namespace, "Ready")["status"] == "True"
+    (event,) = [one for one in serving.events(namespace) if one["reason"] == "CanaryRejected"]
+    assert event["type"] == "Warning"
+
+
+def test_other_predictions_than_the_stable_ones_reject_a_canary(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(
+        namespace,
+        rollout={**CANARY, "analysis": [{"metric": "predictionShift", "maximum": 0.2}]},
+    )
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+    new = serving.canary(namespace, 10)
+    serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
+    serving.figures(namespace, old).answer(200, label="rose")
+    serving.figures(namespace, new).answer(100, label="tulip")
+    said = serving.wait_for(namespace, "Progressing", reason="CanaryRejected")
+    assert "predictionShift is " in said["message"]
+
+
+def test_an_altered_model_is_never_ready_and_never_in_the_route(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=CANARY)
+    old = serving.stable(namespace, "a")
+    serving.cluster.kubelet.hold = lambda pod: pod["metadata"]["namespace"] == namespace
+    try:
+        serving.train(namespace, "b")
+        new = wait_for(lambda: (serving.status(namespace).get("canary") or {}).get("revision"), "a canary")
+        (pod,) = wait_for(lambda: serving.pods(namespace, new), "its pod")
+        serving.cluster.kubelet.fail_before(
+            pod, 27, "DigestMismatch: model.onnx is another. Publish it again."
+        )
+        said = serving.wait_for(namespace, "Progressing", reason="CanaryRejected")
+    finally:
+        serving.cluster.kubelet.hold = lambda pod: False
+    assert "model.onnx is another" in said["message"]
+    assert serving.status(namespace)["history"][0]["reason"] == "DigestMismatch"
+    assert all(f"{new}-predictor" not in one for one in serving.weights(namespace))
+    assert serving.route(namespace) == {f"{old}-predictor": 100}
+
+
+def test_a_model_that_is_not_there_or_not_verified_is_waited_for(serving: Serving, namespace: str) -> None:
+    serving.deploy(namespace)
+    serving.wait_for(namespace, "Ready", status="False", reason="TrainingJobMissing")
+    serving.cluster.submit(namespace, suspend=True)
+    serving.wait_for(namespace, "Ready", reason="ModelPending")
+    serving.train(namespace, "a", verified=False)
+    serving.wait_for(namespace, "Ready", reason="ModelUnverified")
+    assert serving.revisions(namespace) == []
+    serving.train(namespace, "a")
+    serving.stable(namespace, "a")
+    serving.cluster.api.delete(TRAINING_JOB, namespace, "flowers")
+    serving.wait_for(namespace, "Progressing", reason="TrainingJobMissing")
+    assert serving.condition(namespace, "Ready")["status"] == "True"
+
+
+def test_a_person_rolls_back_and_the_revision_before_answers(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout={"strategy": "Replace"})
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+    new = serving.stable(namespace, "b")
+    serving.change(namespace, rejectedRevision=new)
+    assert serving.stable(namespace, "a") == old
+    wait_for(lambda: serving.route(namespace) == {f"{old}-predictor": 100}, "all requests are back")
+    outcomes = [(entry["revision"], entry["outcome"]) for entry in serving.status(namespace)["history"]]
+    assert outcomes[:2] == [(old, "Promoted"), (new, "RolledBack")]
+
+
+def test_what_others_change_or_delete_is_put_back(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    revision = serving.stable(namespace, "a")
+    api = serving.cluster.api
+    route = api.get(HTTP_ROUTE, namespace, "flowers")
+    assert route is not None
+    route["spec"]["rules"] = [{"backendRefs": [{"name": "elsewhere", "port": 80}]}]
+    api.put(HTTP_ROUTE.path(namespace, "flowers"), route)
+    wait_for(lambda: serving.route(namespace) == {f"{revision}-predictor": 100}, "the route is put back")
+    api.delete(HTTP_ROUTE, namespace, "flowers")
+    wait_for(lambda: serving.route(namespace) == {f"{revision}-predictor": 100}, "the route is there again")
+    image = {"spec": {"predictor": {"model": {"image": "somebody/else:1"}}}}
+    api.merge(INFERENCE_SERVICE, namespace, revision, image)
+
+    def put_back() -> bool:
+        found = api.get(INFERENCE_SERVICE, namespace, revision)
+        return (
+            found is not None and found["spec"]["predictor"]["model"]["image"] == "tunesmith/predictor:test"
+        )
+
+    wait_for(put_back, "the InferenceService is put back")
+    uid = (api.get(INFERENCE_SERVICE, namespace, revision) or {})["metadata"]["uid"]
+    api.delete(INFERENCE_SERVICE, namespace, revision)
+
+    def again() -> bool:
+        found = api.get(INFERENCE_SERVICE, namespace, revision)
+        return found is not None and found["metadata"]["uid"] != uid
+
+    wait_for(again, "the InferenceService is there again", 60)
+
+
+def test_a_foreign_object_of_our_name_is_left_alone(serving: Serving, namespace: str) -> None:
+    foreign = {
+        "apiVersion": HTTP_ROUTE.api_version,
+        "kind": HTTP_ROUTE.name,
+        "metadata": {"name": "flowers", "namespace": namespace},
+        "spec": {"hostnames": ["theirs.test"], "rules": [{"backendRefs": [{"name": "theirs", "port": 80}]}]},
+    }
+    foreign["spec"]["parentRefs"] = [{"name": GATEWAY_NAME, "namespace": GATEWAY_NAMESPACE}]  # type: ignore[index]
+    serving.cluster.api.create(HTTP_ROUTE, foreign)
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    serving.wait_for(namespace, "Ready", reason="NameConflict")
+    assert serving.route(namespace) == {"theirs": 1}
+
+
+def test_replicas_follow_the_spec_without_a_new_revision(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    revision = serving.stable(namespace, "a")
+    serving.cluster.api.merge(MODEL_DEPLOYMENT, namespace, "flowers", {"spec": {"replicas": {"minimum": 2}}})
+    wait_for(lambda: serving.status(namespace).get("replicas") == 2, "two pods answer")
+    assert serving.revisions(namespace) == [revision]
+
+
+def test_deleting_it_leaves_nothing_but_the_models(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    serving.stable(namespace, "a")
+    serving.cluster.api.delete(MODEL_DEPLOYMENT, namespace, "flowers")
+
+    def left() -> list[str]:
+        kinds = (INFERENCE_SERVICE, HTTP_ROUTE, DEPLOYMENT, POD)
+        found = itertools.chain.from_iterable(serving.cluster.api.list(kind, namespace) for kind in kinds)
+        return [one["metadata"]["name"] for one in found]
+
+    wait_for(lambda: not left(), "nothing is left", 60)
+    assert serving.cluster.api.get(TRAINING_JOB, namespace, "flowers") is not None
+
+
+def test_at_rest_nothing_is_written(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    serving.stable(namespace, "a")
+
+    def versions() -> list[str]:
+        api = serving.cluster.api
+        found = [api.get(MODEL_DEPLOYMENT, namespace, "flowers"), api.get(HTTP_ROUTE, namespace, "flowers")]
+        found += api.list(INFERENCE_SERVICE, namespace)
+        return [one["metadata"]["resourceVersion"] for one in found if one is not None]
+
+    import time
+
+    time.sleep(2)
+    before = versions()
+    time.sleep(5)
+    assert versions() == before
+
+
+@pytest.mark.parametrize("moment", ["starting", "10", "50"])
+def test_an_operator_killed_in_a_rollout_is_followed_by_one_that_goes_on(
+    serving: Serving, namespace: str, moment: str
+) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=CANARY)
+    old = serving.stable(namespace, "a")
+    held = moment == "starting"
+    serving.cluster.kubelet.hold = lambda pod: held and pod["metadata"]["namespace"] == namespace
+    serving.train(namespace, "b")
+    new = wait_for(lambda: (serving.status(namespace).get("canary") or {}).get("revision"), "a canary")
+    if moment == "50":
+        serving.canary(namespace, 10)
+        serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
+        serving.figures(namespace, new).answer(60)
+    if not held:
+        serving.canary(namespace, int(moment))
+    serving.operators[-1].kill()
+    serving.cluster.forget_lease()
+    held = False
+    if moment == "starting":
+        for pod in serving.pods(namespace, new):
+            serving.cluster.kubelet.run(pod)
+    serving.operator().port()
+
+    def answered() -> bool:
+        status = serving.status(namespace)
+        if (status.get("stable") or {}).get("revision") == new:
+            return True
+        serving.figures(namespace, new).answer(5)
+        return False
+
+    wait_for(answered, f"{new} is stable; {serving.status(namespace)}", 60)
+    wait_for(lambda: serving.route(namespace) == {f"{new}-predictor": 100}, "it has all requests")
+    seen = serving.weights(namespace)
+    shares = [one.get(f"{new}-predictor", 0) for one in seen]
+    assert shares == sorted(shares), f"never back: {seen}"
+    assert seen[0] == {f"{old}-predictor": 100}
+
+
+def test_a_gateway_that_refuses_is_told(serving: Serving, namespace: str) -> None:
+    host = f"flowers.{namespace}.{DOMAIN}"
+    serving.player.refuse = lambda route: "no such backend" if host in route["spec"]["hostnames"] else ""
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    said = serving.wait_for(namespace, "Ready", status="False", reason="GatewayMissing")
+    assert "no such backend" in said["message"]
+    serving.player.refuse = lambda route: ""
+
+
+def test_the_scale_of_a_deployment_is_what_kubectl_scale_sets(serving: Serving, namespace: str) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace)
+    revision = serving.stable(namespace, "a")
+    serving.cluster.plane.kubectl("scale", "mdep/flowers", "--replicas=2", "-n", namespace)
+    wait_for(lambda: len(serving.pods(namespace, revision)) == 2, "two pods")
+    with pytest.raises(httpx.HTTPStatusError):
+        serving.cluster.api.merge(
+            MODEL_DEPLOYMENT, namespace, "flowers", {"spec": {"replicas": {"minimum": 0}}}
+        )
