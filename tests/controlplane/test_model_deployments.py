@@ -25,6 +25,7 @@ from tests.testbed.serving_player import (
     ServingPlayer,
     gateway_crds,
     kserve_crds,
+    mirrors_of,
     wait_for_kinds,
     weights_of,
 )
@@ -68,6 +69,12 @@ class Serving:
         folder.mkdir()
         self.operators.append(self.cluster.operator(folder, *FLAGS).start())
         return self.operators[-1]
+
+    def restart(self) -> None:
+        """Another operator in place of the last."""
+        self.operators[-1].kill()
+        self.cluster.forget_lease()
+        self.operator().port()
 
     def train(self, namespace: str, letter: str, *, name: str = "flowers", verified: bool = True) -> None:
         """Have a TrainingJob say that it made a model."""
@@ -436,6 +443,44 @@ def test_an_operator_killed_in_a_rollout_is_followed_by_one_that_goes_on(
     shares = [one.get(f"{new}-predictor", 0) for one in seen]
     assert shares == sorted(shares), f"never back: {seen}"
     assert seen[0] == {f"{old}-predictor": 100}
+
+
+SHADOW = {"strategy": "Shadow", "shadow": {"percent": 50, "holdSeconds": 0}, "minimumRequests": 50}
+
+
+def test_a_gateway_that_does_not_copy_requests_is_found_out_where_nobody_asks(
+    serving: Serving, namespace: str
+) -> None:
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=SHADOW)
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+    serving.wait_for(namespace, "Progressing", reason="MirrorUnsupported")
+    assert serving.condition(namespace, "Ready")["status"] == "True"
+    assert serving.weights(namespace) == [{f"{old}-predictor": 100}]
+    wait_for(lambda: len(serving.cluster.api.list(HTTP_ROUTE, namespace)) == 1, "the trial route is gone")
+
+
+def test_a_shadow_gets_copies_then_takes_over(serving: Serving, namespace: str) -> None:
+    serving.player.copy = lambda where, revision: serving.figures(where, revision).answer(1)
+    serving.restart()  # What was found out about the gateway is remembered for a while.
+    serving.train(namespace, "a")
+    serving.deploy(namespace, rollout=SHADOW)
+    old = serving.stable(namespace, "a")
+    serving.train(namespace, "b")
+
+    def copied() -> str | None:
+        canary = serving.status(namespace).get("canary") or {}
+        return canary["revision"] if canary.get("mirrored") == 50 else None
+
+    new = wait_for(copied, f"a shadow; {serving.status(namespace)}", 40)
+    serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
+    assert mirrors_of(serving.cluster.api.get(HTTP_ROUTE, namespace, "flowers") or {}) == [f"{new}-predictor"]
+    assert serving.route(namespace) == {f"{old}-predictor": 100}
+    serving.figures(namespace, new).answer(60)
+    assert serving.stable(namespace, "b") == new
+    assert mirrors_of(serving.cluster.api.get(HTTP_ROUTE, namespace, "flowers") or {}) == []
+    serving.player.copy = None
 
 
 def test_a_gateway_that_refuses_is_told(serving: Serving, namespace: str) -> None:

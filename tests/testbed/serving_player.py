@@ -6,7 +6,6 @@ address are answered as the route says. The real ones are in tests/cluster.
 """
 
 import contextlib
-import json
 import random
 import threading
 from collections.abc import Callable
@@ -46,6 +45,8 @@ class ServingPlayer:
         """InferenceServices of which this is true are left alone."""
         self.refuse: Callable[[Object], str] = lambda route: ""
         """A complaint about a route, which is then not accepted."""
+        self.copy: Callable[[str, str], None] | None = None
+        """Given namespace and revision of each copy of a request; a gateway without it answers 500."""
         self.weights: dict[str, list[dict[str, int]]] = {}
         """What each route has said, by host name, in order."""
         self._stop = threading.Event()
@@ -192,6 +193,8 @@ class ServingPlayer:
         self._api.merge(
             HTTP_ROUTE, metadata["namespace"], metadata["name"], {"status": {"parents": [parent]}}, "status"
         )
+        if metadata["name"].endswith("-probe"):
+            return
         self.weights.setdefault(route["spec"]["hostnames"][0], []).append(weights_of(route))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -201,8 +204,13 @@ class ServingPlayer:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 route = player._routes.get(self.headers["Host"].partition(":")[0])
-                body = json.dumps({"predictions": []}).encode() if route else b"no such host"
-                self.send_response(200 if route else 404)
+                body, code = (b'{"predictions": []}', 200) if route else (b"no such host", 404)
+                for service in mirrors_of(route) if route else ():
+                    if player.copy is None:
+                        body, code = b"", 500
+                    elif route:
+                        player.copy(route["metadata"]["namespace"], service.removesuffix("-predictor"))
+                self.send_response(code)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -219,6 +227,15 @@ def weights_of(route: Object) -> dict[str, int]:
         one for one in route["spec"]["rules"] if not any(m.get("headers") for m in one.get("matches", ()))
     )
     return {one["name"]: one.get("weight", 1) for one in rule["backendRefs"]}
+
+
+def mirrors_of(route: Object) -> list[str]:
+    """The Services that get copies of the requests without a header."""
+    rules = [
+        one for one in route["spec"]["rules"] if not any(m.get("headers") for m in one.get("matches", ()))
+    ]
+    filters = [one for rule in rules for one in rule.get("filters", ())]
+    return [one["requestMirror"]["backendRef"]["name"] for one in filters if one["type"] == "RequestMirror"]
 
 
 def wait_for_kinds(api: Api) -> None:

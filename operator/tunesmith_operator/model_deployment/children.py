@@ -203,6 +203,23 @@ def _placement(deployment: ModelDeployment, revision: str) -> Object:
     return fields
 
 
+def probe_name(revision: str) -> str:
+    """The route on which it is tried whether this gateway copies requests to a revision."""
+    return f"{revision}-probe"
+
+
+def probe_host(deployment: ModelDeployment, settings: Settings) -> str:
+    """Its host name: no request of people ever goes there."""
+    return f"probe.{host_name(deployment, settings)}"
+
+
+def probe_route(deployment: ModelDeployment, stable: str, revision: str, settings: Settings) -> Object:
+    """A route of its own host name that copies everything: some gateways accept that and then answer 500."""
+    route = http_route(deployment, {stable: 100}, {revision: 100}, frozenset(), settings)
+    spec = {**route["spec"], "hostnames": [probe_host(deployment, settings)]}
+    return marked({**_head(HTTP_ROUTE, deployment, probe_name(revision)), "spec": spec})
+
+
 def http_route(
     deployment: ModelDeployment,
     weights: Mapping[str, int],

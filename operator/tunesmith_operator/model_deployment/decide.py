@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tunesmith_api.model_deployment import Analysis
 from tunesmith_api.reasons import Reason
 from tunesmith_operator.findings import Finding, finding_of
 from tunesmith_operator.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Kind, Object
-from tunesmith_operator.model_deployment.analysis import Judgement, judge
+from tunesmith_operator.model_deployment.analysis import Judgement, Window, judge, measure
 from tunesmith_operator.model_deployment.children import (
     http_route,
     inference_service,
     mark_of,
+    probe_name,
+    probe_route,
     revision_name,
     stable_service,
 )
@@ -70,6 +73,8 @@ def facts_of(observed: Observed, settings: Settings) -> Facts:
     judgement = Judgement("Waiting", "The step begins.")
     if canary is not None and (canary.weight or canary.mirrored):
         judgement = judge(observed.window, rollout.analysis, rollout.minimum_requests)
+        if rollout.strategy == "Shadow" and observed.window is not None:
+            judgement = _with_shift(judgement, observed.window)
     found = {name: trouble_of(revision) for name, revision in revisions.items()}
     return Facts(
         ready=frozenset(name for name, one in revisions.items() if one.ready),
@@ -79,6 +84,14 @@ def facts_of(observed: Observed, settings: Settings) -> Facts:
         mirrors=observed.mirrors,
         obstacle=None if rollout.strategy == "Replace" else _no_gateway(observed, settings),
     )
+
+
+def _with_shift(judgement: Judgement, window: Window) -> Judgement:
+    """A shadow is for comparing: say how far its predictions are from the stable revision's."""
+    value, _ = measure(window, Analysis(metric="predictionShift", maximum=1.0))
+    if value is None or "predictionShift" in judgement.message:
+        return judgement
+    return Judgement(judgement.verdict, f"{judgement.message} predictionShift is {value:.3g}.")
 
 
 def _rollout(observed: Observed) -> Any:
@@ -212,8 +225,27 @@ def _traffic(observed: Observed, state: State, kept: set[str], settings: Setting
     mirrors = {}
     if canary is not None and canary.mirrored and canary.revision in ready:
         mirrors = {canary.revision: canary.mirrored}
+    probes = _probes(observed, state, settings)
     body = http_route(observed.deployment, weights(state, ready), mirrors, ready, settings)
-    return _ensured(HTTP_ROUTE, body, observed.route.child if observed.route else None)
+    return [*_ensured(HTTP_ROUTE, body, observed.route.child if observed.route else None), *probes]
+
+
+def _probes(observed: Observed, state: State, settings: Settings) -> list[Action]:
+    """The route on which mirroring is tried, for as long as nobody knows whether it works."""
+    canary, stable = state.canary, state.stable
+    wanted = ""
+    if _rollout(observed).strategy == "Shadow" and observed.mirrors is None and canary and stable:
+        revision = observed.revisions.get(canary.revision)
+        wanted = canary.revision if revision is not None and revision.complete else ""
+    actions: list[Action] = [
+        Remove(HTTP_ROUTE, probe_name(name), route.child.uid)
+        for name, route in observed.probes.items()
+        if name != wanted
+    ]
+    if wanted and stable is not None and wanted not in observed.probes:
+        body = probe_route(observed.deployment, stable.revision, wanted, settings)
+        actions.append(Ensure(HTTP_ROUTE, body))
+    return actions
 
 
 def _removals(
@@ -222,6 +254,7 @@ def _removals(
     """Revisions that nobody needs, once they are out of the route and have finished what they were sent."""
     route = observed.route
     routed = {*route.weights, *route.mirrors, *route.reachable} if route is not None else set()
+    routed |= observed.probes.keys()
     actions: list[Action] = []
     waits = []
     for name, revision in observed.revisions.items():

@@ -86,21 +86,17 @@ class Observer:
         uid = deployment.metadata.uid or ""
         conflict: Conflict | None = None
         leaving: list[str] = []
-        owned: dict[Kind, Object] = {}
-        kinds = [SERVICE] if not self._settings.gateway or not platform.routes else [HTTP_ROUTE]
-        for kind in kinds:
-            found = await self._kube.get(kind, key.namespace, key.name)
-            if found is None:
-                continue
-            if belongs_to(found, uid):
-                owned[kind] = found
-            elif is_leaving(found, MODEL_DEPLOYMENT.name, key.name):
+        by_service = not self._settings.gateway or not platform.routes
+        kind = SERVICE if by_service else HTTP_ROUTE
+        front = await self._kube.get(kind, key.namespace, key.name)
+        if front is not None and not belongs_to(front, uid):
+            if is_leaving(front, MODEL_DEPLOYMENT.name, key.name):
                 leaving.append(f"the {kind.name} {key.name}")
             else:
-                conflict = conflict_with(found, kind.name)
+                conflict = conflict_with(front, kind.name)
+            front = None
+        service, route = (front, None) if by_service else (None, front)
         revisions = await self._revisions(deployment) if platform.kserve else {}
-        route = owned.get(HTTP_ROUTE)
-        service = owned.get(SERVICE)
         return Observed(
             deployment=deployment,
             status=raw.get("status") or {},
@@ -109,6 +105,7 @@ class Observer:
             pending=pending,
             revisions=revisions,
             route=None if route is None else parse_route(route, self._child(HTTP_ROUTE, route)),
+            probes={} if by_service else await self._probes(deployment),
             service=None if service is None else self._child(SERVICE, service),
             platform=platform,
             conflict=conflict,
@@ -162,6 +159,17 @@ class Observer:
                 tuple(sorted(map(parse_pod, own), key=lambda pod: (pod.created, pod.name))),
             )
         return revisions
+
+    async def _probes(self, deployment: ModelDeployment) -> dict[str, Route]:
+        selector = f"{DEPLOYMENT_LABEL}={deployment.name}"
+        found = await self._kube.list(HTTP_ROUTE, deployment.metadata.namespace, label_selector=selector)
+        return {
+            one["metadata"]["name"].removesuffix("-probe"): parse_route(one, self._child(HTTP_ROUTE, one))
+            for one in found
+            if one["metadata"]["name"].endswith("-probe")
+            and belongs_to(one, deployment.metadata.uid or "")
+            and not one["metadata"].get("deletionTimestamp")
+        }
 
     def _child(self, kind: Kind, obj: Object) -> Child:
         return Child(obj["metadata"]["uid"], mark_of(obj), self._written.untouched(kind, obj))

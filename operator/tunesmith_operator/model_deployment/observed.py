@@ -141,6 +141,7 @@ class Observed:
         pending: why there is none.
         revisions: InferenceServices of ours, by name.
         route: the HTTPRoute, when it is there and ours.
+        probes: routes on which mirroring is tried, by the revision that would get the copies.
         service: the plain Service, when it is there and ours.
         platform: what the cluster has.
         answered: what came of the last prediction through the address: empty when it was answered, a
@@ -159,6 +160,7 @@ class Observed:
     pending: Finding | None
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     route: Route | None = None
+    probes: Mapping[str, Route] = field(default_factory=dict)
     service: Child | None = None
     platform: Platform = Platform()
     answered: str | None = None

@@ -21,6 +21,8 @@ SECONDS = 3.0
 MOST_BYTES = 4_000_000
 """Of an answer; more is no predictor's."""
 MOST_AT_ONCE = 16
+MIRROR_TRIES, MIRROR_SECONDS = 5, 0.3
+"""How often a copy is asked for, and how long each is waited for."""
 _PREFIX = "tunesmith_"
 _PREDICTIONS, _EXPLANATIONS = frozenset({"predict", "infer"}), frozenset({"explain"})
 _SIDE = 64
@@ -135,6 +137,11 @@ class Meter:
                 total += counts.since(step.began.get(uid, Counts()))
         return total
 
+    async def answered(self, pods: Iterable[PredictorPod]) -> float:
+        """Requests that pods have answered in all their life; pods that are silent count as none."""
+        said = await asyncio.gather(*(self._counts(pod) for pod in pods if pod.ready and pod.address))
+        return sum(counts.answered for counts in said if counts is not None)
+
     async def _counts(self, pod: PredictorPod) -> Counts | None:
         try:
             async with self._room:
@@ -159,6 +166,20 @@ class Prober:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         """Nothing was asked yet."""
         self._session, self._picture = session, grey_png()
+
+    async def mirrors(
+        self, meter: Meter, pods: Iterable[PredictorPod], address: str, host: str, model: str
+    ) -> bool:
+        """Whether a request to this host is answered, and a copy of it reaches these pods."""
+        shadows = list(pods)
+        before = await meter.answered(shadows)
+        for _ in range(MIRROR_TRIES):
+            if await self.ask(address, host, model):
+                return False
+            await asyncio.sleep(MIRROR_SECONDS)
+            if await meter.answered(shadows) > before:
+                return True
+        return False
 
     async def ask(self, address: str, host: str, model: str) -> str:
         """A prediction of a grey picture; returns a complaint, empty when it was answered.

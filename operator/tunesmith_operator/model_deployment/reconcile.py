@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tunesmith_operator.act import Actor, InTheWay, Outdated, Subject
 from tunesmith_operator.kinds import MODEL_DEPLOYMENT, Key, Kind
 from tunesmith_operator.kube import Kube, NotLeader
-from tunesmith_operator.model_deployment.children import host_name
+from tunesmith_operator.model_deployment.children import host_name, probe_host
 from tunesmith_operator.model_deployment.decide import decide
 from tunesmith_operator.model_deployment.observe import Observer, Unreadable
 from tunesmith_operator.model_deployment.observed import Observed
@@ -20,6 +20,8 @@ from tunesmith_operator.settings import Settings
 _log = logging.getLogger(__name__)
 OUTDATED_SECONDS = 0.2
 SETTLE_SECONDS = 0.2
+MIRROR_RETRY_SECONDS = 600.0
+"""After so long a gateway that copied nothing is tried again."""
 _STATE = ("stable", "canary", "history")
 
 
@@ -55,6 +57,7 @@ class DeploymentReconciler:
         self._observer = Observer(kube, settings, serves, written)
         self._actor = Actor(kube, written, identity)
         self._answered: dict[Key, str] = {}
+        self._mirrors: tuple[bool, datetime] | None = None
 
     def forget(self, key: Key) -> None:
         """A deployment is gone."""
@@ -110,7 +113,26 @@ class DeploymentReconciler:
             pods = {name: one.pods for name, one in observed.revisions.items()}
             window = await self._meter.window(key, canary, stable.revision, pods)
             observed = replace(observed, window=window)
+        observed = replace(observed, mirrors=await self._copies(observed))
         return replace(observed, answered=await self._answer(key, observed))
+
+    async def _copies(self, observed: Observed) -> bool | None:
+        """Whether the gateway copies requests, once it was tried on a route that nobody uses."""
+        now = self._clock()
+        if self._mirrors is not None:
+            copies, when = self._mirrors
+            if copies or now - when < timedelta(seconds=MIRROR_RETRY_SECONDS):
+                return copies
+            self._mirrors = None
+        canary = observed.told.canary
+        probe = observed.probes.get(canary.revision) if canary is not None else None
+        address = observed.platform.address
+        if canary is None or probe is None or not probe.accepted or not address:
+            return None
+        pods = observed.revisions[canary.revision].pods if canary.revision in observed.revisions else ()
+        host, name = probe_host(observed.deployment, self._settings), observed.deployment.name
+        self._mirrors = await self._prober.mirrors(self._meter, pods, address, host, name), now
+        return self._mirrors[0]
 
     async def _answer(self, key: Key, observed: Observed) -> str | None:
         """Whether predictions are answered; asked until they are, and again for each new stable revision."""
