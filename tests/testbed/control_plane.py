@@ -25,6 +25,14 @@ from tests.testbed.certificates import new_key, server_certificate
 from tests.testbed.go_commands import build
 
 VERSION = "v1.36.3"
+_MAJOR, _MINOR, _ = VERSION.removeprefix("v").split(".")
+_VERSION_OF = "k8s.io/component-base/version"
+STAMPS = {
+    f"{_VERSION_OF}.gitVersion": VERSION,
+    f"{_VERSION_OF}.gitMajor": _MAJOR,
+    f"{_VERSION_OF}.gitMinor": _MINOR,
+}
+"""What the commands of Kubernetes say of themselves."""
 READY_SECONDS = 60.0
 SERVICE_ADDRESSES = "10.96.0.0/16"
 ADMIN = "admin"
@@ -32,10 +40,7 @@ ADMIN = "admin"
 
 def binaries(say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
     """The commands, built on the first call on a machine (some six minutes on two cores)."""
-    major, minor, _ = VERSION.removeprefix("v").split(".")
-    version = "k8s.io/component-base/version"
-    stamps = {f"{version}.gitVersion": VERSION, f"{version}.gitMajor": major, f"{version}.gitMinor": minor}
-    folders = {"etcd": build("etcd", say=say), "kubernetes": build("kubernetes", stamps, say)}
+    folders = {"etcd": build("etcd", say=say), "kubernetes": build("kubernetes", STAMPS, say)}
     found = {path.name: path for folder in folders.values() for path in folder.iterdir()}
     return {**found, "etcd": found["server"]}
 

@@ -1,7 +1,8 @@
 """Builds Go commands from pinned modules, once per machine.
 
 A folder with go.mod and go.sum names the commands (its `tool` lines) and every version; what is built of it
-is kept under the user's cache folder by the hash of both, so that a second run starts at once.
+is kept under the user's cache folder by the hash of both, and of sources that lie there, so that a second run
+starts at once.
 """
 
 import fcntl
@@ -45,8 +46,8 @@ def build(
     module = HERE / name
     flags = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in (stamps or {}).items())])
     key = hashlib.sha256(flags.encode())
-    for file in ("go.mod", "go.sum"):
-        key.update((module / file).read_bytes())
+    for file in (module / "go.mod", module / "go.sum", *sorted(module.rglob("*.go"))):
+        key.update(file.read_bytes())
     target = cache_folder() / f"{name}-{key.hexdigest()[:12]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f"{name}.lock").open("w") as lock:
