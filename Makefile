@@ -79,6 +79,19 @@ test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut of
 test-controlplane: $(ENVIRONMENT) ## Only those with a real kube-apiserver, which is built the first time
 	$(BIN)/python -m pytest tests/controlplane
 
+.PHONY: test-cluster
+test-cluster: $(ENVIRONMENT) ## Only those on a real node (root on Linux; built the first time), or on KUBECONFIG's
+	@if [ -z "$${KUBECONFIG:-}" ]; then $(BIN)/python -m tests.testbed.cluster prepare; fi
+	$(BIN)/python -m pytest tests/cluster
+
+.PHONY: cluster-up
+cluster-up: $(ENVIRONMENT) ## A real cluster on this machine (root on Linux), ready to be used
+	@$(BIN)/python -m tests.testbed.cluster up
+
+.PHONY: cluster-down
+cluster-down: $(ENVIRONMENT) ## Take it away, with all that it changed on this machine
+	@$(BIN)/python -m tests.testbed.cluster down
+
 .PHONY: chaos
 chaos: $(ENVIRONMENT) ## Random schedules for the operator (SEEDS=1000 FIRST=1), the failing ones shortened
 	TUNESMITH_SCHEDULES=$(or $(SEEDS),1000) TUNESMITH_FIRST_SEED=$(or $(FIRST),1) TUNESMITH_SHRINK=1 \

@@ -1,4 +1,4 @@
-"""A certificate authority that lives for a test run."""
+"""A certificate authority that lives for a test run, or as long as a cluster that somebody keeps."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 LIFETIME = timedelta(days=2)
+ISSUER = "tunesmith-testbed"
 
 
 @dataclass(frozen=True)
@@ -35,45 +36,17 @@ def new_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def server_certificate(folder: Path, name: str, addresses: tuple[str, ...], hosts: tuple[str, ...]) -> Pair:
-    """A server's certificate, signed by an authority made for it: `ca.crt` in the same folder."""
-    authority_key = new_key(folder / "ca.key")
-    authority = _certificate("tunesmith-testbed", authority_key, "tunesmith-testbed", authority_key, (), True)
-    (folder / "ca.crt").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    key = new_key(folder / f"{name}.key")
-    names: list[x509.GeneralName] = [x509.IPAddress(ip_address(one)) for one in addresses]
-    names += [x509.DNSName(one) for one in hosts]
-    certificate = _certificate(name, key, "tunesmith-testbed", authority_key, tuple(names), False)
-    path = folder / f"{name}.crt"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return Pair(path, folder / f"{name}.key")
+class Authority:
+    """Signs certificates; its own is `ca.crt` in its folder, where the others are written too."""
 
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    names: tuple[x509.GeneralName, ...],
-    authority: bool,
-) -> x509.Certificate:
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+    def __init__(self, folder: Path, lifetime: timedelta = LIFETIME) -> None:
+        self._folder, self._lifetime = folder, lifetime
+        self._key = new_key(folder / "ca.key")
+        basic = x509.BasicConstraints(ca=True, path_length=None)
+        builder = self._builder([(NameOID.COMMON_NAME, ISSUER)], self._key).add_extension(
+            basic, critical=True
         )
-    )
-    if authority:
-        usage = x509.KeyUsage(
+        signs = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
             key_encipherment=False,
@@ -84,10 +57,61 @@ def _certificate(
             encipher_only=False,
             decipher_only=False,
         )
-        builder = builder.add_extension(usage, critical=True)
-    else:
-        builder = builder.add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        self._write("ca", builder.add_extension(signs, critical=True))
+
+    @property
+    def certificate(self) -> Path:
+        """The authority's own."""
+        return self._folder / "ca.crt"
+
+    def server(self, name: str, addresses: tuple[str, ...], hosts: tuple[str, ...]) -> Pair:
+        """A certificate for who answers at these addresses and host names."""
+        names: list[x509.GeneralName] = [x509.IPAddress(ip_address(one)) for one in addresses]
+        names += [x509.DNSName(one) for one in hosts]
+        key = new_key(self._folder / f"{name}.key")
+        builder = self._leaf([(NameOID.COMMON_NAME, name)], key, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._write(name, builder.add_extension(x509.SubjectAlternativeName(names), critical=False))
+
+    def client(self, name: str, user: str, group: str) -> Pair:
+        """A certificate for who calls as a user of a group, as Kubernetes reads it."""
+        key = new_key(self._folder / f"{name}.key")
+        subject = [(NameOID.ORGANIZATION_NAME, group), (NameOID.COMMON_NAME, user)]
+        return self._write(name, self._leaf(subject, key, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+    def _leaf(
+        self,
+        subject: list[tuple[ObjectIdentifier, str]],
+        key: ec.EllipticCurvePrivateKey,
+        use: ObjectIdentifier,
+    ) -> x509.CertificateBuilder:
+        basic = x509.BasicConstraints(ca=False, path_length=None)
+        builder = self._builder(subject, key).add_extension(basic, critical=True)
+        return builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+
+    def _builder(
+        self, subject: list[tuple[ObjectIdentifier, str]], key: ec.EllipticCurvePrivateKey
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(*one) for one in subject]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + self._lifetime)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(issuer, critical=False)
         )
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
+
+    def _write(self, name: str, builder: x509.CertificateBuilder) -> Pair:
+        path = self._folder / f"{name}.crt"
+        certificate = builder.sign(self._key, hashes.SHA256())
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return Pair(path, self._folder / f"{name}.key")
+
+
+def server_certificate(folder: Path, name: str, addresses: tuple[str, ...], hosts: tuple[str, ...]) -> Pair:
+    """A server's certificate, signed by an authority made for it: `ca.crt` in the same folder."""
+    return Authority(folder).server(name, addresses, hosts)

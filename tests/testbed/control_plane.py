@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ STAMPS = {
 READY_SECONDS = 60.0
 SERVICE_ADDRESSES = "10.96.0.0/16"
 ADMIN = "admin"
+CONTROLLERS = "system:kube-controller-manager"
 
 
 def binaries(say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
@@ -49,6 +50,74 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def etcd_flags(folder: Path, port: int, peer_port: int) -> tuple[str, ...]:
+    """One member on loopback, without the care for a power cut that costs time."""
+    client, peer = (f"http://127.0.0.1:{one}" for one in (port, peer_port))
+    return (
+        f"--data-dir={folder / 'etcd'}",
+        *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
+        *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",
+    )
+
+
+def apiserver_flags(folder: Path, etcd_port: int) -> tuple[str, ...]:
+    """Where it keeps its data and whom it believes; where it listens and what else it does is not here."""
+    key = folder / "service-accounts.key"
+    return (
+        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+        f"--tls-cert-file={folder / 'apiserver.crt'}",
+        f"--tls-private-key-file={folder / 'apiserver.key'}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-cluster-ip-range={SERVICE_ADDRESSES}",
+        f"--cert-dir={folder / 'own-certificates'}",
+    )
+
+
+def controllers_flags(folder: Path, kubeconfig: Path) -> tuple[str, ...]:
+    """A single one that need not save requests, and listens nowhere."""
+    return (
+        f"--kubeconfig={kubeconfig}",
+        "--leader-elect=false",
+        f"--service-account-private-key-file={folder / 'service-accounts.key'}",
+        f"--root-ca-file={folder / 'ca.crt'}",
+        *("--kube-api-qps=300", "--kube-api-burst=400"),
+        "--use-service-account-credentials=true",
+        *("--bind-address=127.0.0.1", "--secure-port=0"),
+    )
+
+
+def new_tokens(folder: Path, groups: Mapping[str, str]) -> dict[str, str]:
+    """A token for each user and its group (where it has one), told to the API server by `tokens.csv`."""
+    tokens = {user: secrets.token_hex(16) for user in groups}
+    file = folder / "tokens.csv"
+    file.touch(mode=0o600)
+    file.write_text("".join(f'{tokens[user]},{user},{user},"{groups[user]}"\n' for user in groups))
+    return tokens
+
+
+def write_kubeconfig(path: Path, server: str, authority: Path, user: str, token: str) -> Path:
+    """A user's way in, by a token."""
+    content: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "testbed",
+        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
+        "clusters": [
+            {"name": "testbed", "cluster": {"server": server, "certificate-authority": str(authority)}}
+        ],
+        "users": [{"name": user, "user": {"token": token}}],
+    }
+    # In one step: another thread may be reading it.
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(yaml.safe_dump(content))
+    return unfinished.replace(path)
 
 
 @dataclass
@@ -81,58 +150,29 @@ class ControlPlane:
             ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"),
         )
         new_key(self.folder / "service-accounts.key")
-        for user, groups in ((ADMIN, "system:masters"), ("system:kube-controller-manager", "")):
-            self.tokens[user] = secrets.token_hex(16)
-            line = f'{self.tokens[user]},{user},{user},"{groups}"\n'
-            with (self.folder / "tokens.csv").open("a") as file:
-                file.write(line)
+        self.tokens = new_tokens(self.folder, {ADMIN: "system:masters", CONTROLLERS: ""})
         self.start_etcd()
         self.start_apiserver()
         self.wait_ready()
         self.start_controllers()
 
     def start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{self.ports[name]}" for name in ("etcd", "peers"))
-        self._start(
-            "etcd",
-            self.commands["etcd"],
-            f"--data-dir={self.folder / 'etcd'}",
-            *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
-            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
-            f"--initial-cluster=default={peer}",
-            "--unsafe-no-fsync",
-        )
+        flags = etcd_flags(self.folder, self.ports["etcd"], self.ports["peers"])
+        self._start("etcd", self.commands["etcd"], *flags)
 
     def start_apiserver(self) -> None:
-        key = self.folder / "service-accounts.key"
         self._start(
             "apiserver",
             self.commands["kube-apiserver"],
-            f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
+            *apiserver_flags(self.folder, self.ports["etcd"]),
             *("--bind-address=127.0.0.1", f"--secure-port={self.ports['apiserver']}"),
-            f"--tls-cert-file={self.folder / 'apiserver.crt'}",
-            f"--tls-private-key-file={self.folder / 'apiserver.key'}",
-            f"--token-auth-file={self.folder / 'tokens.csv'}",
-            *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-cluster-ip-range={SERVICE_ADDRESSES}",
             "--authorization-mode=RBAC",
             "--endpoint-reconciler-type=none",
-            f"--cert-dir={self.folder / 'own-certificates'}",
         )
 
     def start_controllers(self) -> None:
-        self._start(
-            "controllers",
-            self.commands["kube-controller-manager"],
-            f"--kubeconfig={self.kubeconfig_of('system:kube-controller-manager')}",
-            "--leader-elect=false",
-            f"--service-account-private-key-file={self.folder / 'service-accounts.key'}",
-            f"--root-ca-file={self.folder / 'ca.crt'}",
-            *("--kube-api-qps=300", "--kube-api-burst=400"),
-            "--use-service-account-credentials=true",
-            *("--bind-address=127.0.0.1", "--secure-port=0"),
-        )
+        flags = controllers_flags(self.folder, self.kubeconfig_of(CONTROLLERS))
+        self._start("controllers", self.commands["kube-controller-manager"], *flags)
 
     def stop(self) -> None:
         """Kill what is running, the API server first."""
@@ -173,27 +213,9 @@ class ControlPlane:
     def kubeconfig_of(self, user: str, token: str | None = None, server: str | None = None) -> Path:
         """A kubeconfig for a user of the token file, or for a token, at the server or a proxy before it."""
         path = self.folder / f"{user.replace(':', '-').replace('/', '-')}.kubeconfig"
-        content: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "testbed",
-            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
-            "clusters": [
-                {
-                    "name": "testbed",
-                    "cluster": {
-                        "server": server or self.address,
-                        "certificate-authority": str(self.folder / "ca.crt"),
-                    },
-                }
-            ],
-            "users": [{"name": user, "user": {"token": token or self.tokens[user]}}],
-        }
-        # In one step: another thread may be reading it.
-        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(yaml.safe_dump(content))
-        return unfinished.replace(path)
+        return write_kubeconfig(
+            path, server or self.address, self.folder / "ca.crt", user, token or self.tokens[user]
+        )
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints; an error carries what it complained about."""

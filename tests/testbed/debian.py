@@ -1,4 +1,4 @@
-"""Debian's packages: one unpacked into the cache without being installed, or installed where nothing else helps."""
+"""Debian's packages: unpacked into the cache, without installing them, or installed."""
 
 import fcntl
 import os

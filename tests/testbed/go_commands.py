@@ -46,7 +46,7 @@ def build(
     module = HERE / name
     flags = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in (stamps or {}).items())])
     key = hashlib.sha256(flags.encode())
-    for file in (module / "go.mod", module / "go.sum", *sorted(module.rglob("*.go"))):
+    for file in (module / "go.mod", *module.glob("go.sum"), *sorted(module.rglob("*.go"))):
         key.update(file.read_bytes())
     target = cache_folder() / f"{name}-{key.hexdigest()[:12]}"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,87 @@
+"""A node comes and goes without a trace, also when its start is cut short."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.machine_state import Snapshot, snapshot
+from tests.testbed.kube_api import wait_for
+from tests.testbed.node import Node, NodeError, commands, machine, take_down
+from tests.testbed.node.addresses import ADDRESS
+from tests.testbed.node.processes import Processes
+
+
+@pytest.fixture
+def folder(capable: None, tmp_path: Path) -> Iterator[Path]:
+    """Of a node that a test brings up, and that is gone after it."""
+    if (there := machine.node_folder()) is not None:
+        pytest.skip(f"Takes the machine's node down, and {there} is in use: make cluster-down.")
+    commands.build()
+    yield tmp_path / "node"
+    take_down()
+
+
+def assert_same(before: Snapshot, after: Snapshot) -> None:
+    for what, lines in before.items():
+        assert after[what] == lines, f"{what} changed"
+
+
+def test_node_leaves_nothing_behind(folder: Path) -> None:
+    before = snapshot(folder)
+    node = Node.up(folder)
+    running = snapshot(folder)
+    unchanged = {what for what, lines in before.items() if running[what] == lines}
+    assert unchanged == {"mounts"}, "the comparison sees what a node does"
+    node.down()
+    assert_same(before, snapshot(folder))
+
+
+def test_node_listens_nowhere_but_on_loopback_and_its_bridge(folder: Path) -> None:
+    before = snapshot(folder)["sockets"]
+    Node.up(folder)
+    addresses = {socket.rpartition(":")[0] for socket in snapshot(folder)["sockets"] - before}
+    assert addresses <= {"127.0.0.1", ADDRESS}
+    assert ADDRESS in addresses
+
+
+@pytest.mark.parametrize("name", ["etcd", "containerd", "kubelet"])
+def test_start_that_was_killed_in_the_middle_leaves_nothing_after_down(folder: Path, name: str) -> None:
+    before = snapshot(folder)
+    starter = subprocess.Popen([sys.executable, "-m", "tests.testbed.cluster", "up", f"--folder={folder}"])
+    wait_for(lambda: Processes(folder).pid(name), f"{name} runs", 60)
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
+    assert Processes(folder).all()
+    assert take_down() == folder
+    assert_same(before, snapshot(folder))
+
+
+def test_second_up_finds_the_node_that_runs(folder: Path) -> None:
+    first = Node.up(folder)
+    pids = {one.pid for one in first.processes.all() if one.leads}
+    begun = time.monotonic()
+    assert Node.up(folder) == first == Node.find(folder)
+    assert time.monotonic() - begun < 5
+    assert {one.pid for one in first.processes.all() if one.leads} == pids
+    with pytest.raises(NodeError, match=f"a node in {folder}, and can carry one"):
+        Node.up(folder.with_name("other"))
+
+
+def test_up_starts_anew_where_something_ended(folder: Path) -> None:
+    node = Node.up(folder)
+    node.processes.stop("scheduler")
+    assert not node.healthy()
+    assert Node.up(folder).healthy()
+
+
+def test_folder_with_files_of_somebody_else_is_refused_and_kept(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(NodeError, match="files that no node wrote"):
+        Node.up(folder)
+    assert take_down() is None
+    assert (folder / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,108 @@
+"""The container runtime: its configuration, its network plugins, and the images that it has."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.testbed.node.addresses import ADDRESS, BRIDGE, FIRST_POD, LAST_POD, PODS
+from tests.testbed.node.commands import Commands
+from tests.testbed.node.images import PAUSE
+from tests.testbed.node.machine import RUN
+
+SOCKET = RUN / "containerd.sock"
+NOWHERE = "http://127.0.0.1:9"
+"""Where images would be pulled from: nobody answers there, so an absent image is an error at once."""
+IMPORT_SECONDS = 900
+UNUSED = (
+    # Where mkfs.erofs is missing the erofs differ fails, and with it, unsaid, all of the CRI.
+    *("differ.v1.erofs", "mount-handler.v1.erofs", "snapshotter.v1.erofs"),
+    *("snapshotter.v1.blockfile", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs"),
+    "nri.v1.nri",
+)
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """One that is configured in a folder."""
+
+    folder: Path
+    commands: Commands
+
+    @property
+    def command(self) -> list[str]:
+        return [self.commands["containerd"], "--config", str(self.folder / "containerd.toml")]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """It looks for its shim in PATH."""
+        shim = Path(self.commands["containerd-shim-runc-v2"]).parent
+        return {"PATH": f"{shim}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+    def configure(self) -> None:
+        (self.folder / "containerd.toml").write_text(self._configuration())
+        hosts = self.folder / "registries" / "_default" / "hosts.toml"
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        hosts.write_text(f'server = "{NOWHERE}"\n[host."{NOWHERE}"]\ncapabilities = ["pull", "resolve"]\n')
+        networks = self.folder / "networks"
+        networks.mkdir(exist_ok=True)
+        (networks / "tunesmith.conflist").write_text(json.dumps(network_list()))
+
+    def answers(self) -> bool:
+        return SOCKET.exists() and self._ctr("version").returncode == 0
+
+    def import_image(self, archive: Path) -> None:
+        """Make an archive's image known to the node (OCI or docker layout)."""
+        done = self._ctr("images", "import", str(archive))
+        if done.returncode:
+            raise RuntimeError(f"{archive} cannot be imported: {done.stderr.strip()[-1_000:]}")
+
+    def has_image(self, name: str) -> bool:
+        """Whether the node would start a container of this image without pulling it."""
+        done = self._ctr("images", "list", "--quiet", f"name=={name}")
+        if done.returncode:
+            raise RuntimeError(f"The images cannot be listed: {done.stderr.strip()[-1_000:]}")
+        return name in done.stdout.split()
+
+    def _ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.commands["ctr"], "--address", str(SOCKET), "--namespace", "k8s.io", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+
+    def _configuration(self) -> str:
+        disabled = ", ".join(f"'io.containerd.{one}'" for one in UNUSED)
+        return f"""version = 4
+disabled_plugins = [{disabled}]
+
+[plugins.'io.containerd.server.v1.grpc']
+  address = '{SOCKET}'
+[plugins.'io.containerd.server.v1.ttrpc']
+  address = '{SOCKET}.ttrpc'
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '{PAUSE}'
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = '{self.folder}/registries'
+[plugins.'io.containerd.cri.v1.runtime']
+  disable_apparmor = true
+  restrict_oom_score_adj = true  # a machine may withhold the capability that lowers it
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ['{self.commands.plugins}']
+  conf_dir = '{self.folder}/networks'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  BinaryName = '{self.commands["runc"]}'
+  SystemdCgroup = false
+"""
+
+
+def network_list() -> dict[str, object]:
+    """Every pod on the bridge, with the node's address as its way out."""
+    subnet = {"subnet": PODS, "gateway": ADDRESS, "rangeStart": FIRST_POD, "rangeEnd": LAST_POD}
+    bridge = {
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isGateway": True,
+        "hairpinMode": True,
+        "ipam": {"type": "host-local", "ranges": [[subnet]], "routes": [{"dst": "0.0.0.0/0"}]},
+    }
+    return {"cniVersion": "1.0.0", "name": "tunesmith", "plugins": [bridge]}

@@ -1,0 +1,86 @@
+"""What the kubelet and kube-proxy are told."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.testbed.node.addresses import ADDRESS, DNS_SERVICE, DOMAIN, NODE, PODS
+from tests.testbed.node.commands import Commands
+from tests.testbed.node.containerd import SOCKET
+
+EVICTION_SIGNALS = (
+    *("memory.available", "nodefs.available", "nodefs.inodesFree"),
+    *("imagefs.available", "imagefs.inodesFree"),
+)
+
+
+def kubelet_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[str]:
+    """Writes its configuration, too."""
+    resolver = folder / "resolv.conf"
+    resolver.write_text(f"nameserver {DNS_SERVICE}\n")
+    configuration: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": ADDRESS,
+        "healthzBindAddress": "127.0.0.1",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(folder / "ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(folder / "kubelet.crt"),
+        "tlsPrivateKeyFile": str(folder / "kubelet.key"),
+        "clusterDomain": DOMAIN,
+        "clusterDNS": [DNS_SERVICE],
+        "resolvConf": str(resolver),
+        "containerRuntimeEndpoint": f"unix://{SOCKET}",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "makeIPTablesUtilChains": False,
+        "enforceNodeAllocatable": [],
+        # Nothing can be pulled again, and a developer's disk may be as full as they like.
+        "imageGCHighThresholdPercent": 100,
+        "imageMaximumGCAge": "0s",
+        "evictionHard": dict.fromkeys(EVICTION_SIGNALS, "0%"),
+        "serializeImagePulls": False,
+        "nodeStatusUpdateFrequency": "4s",
+        "syncFrequency": "10s",
+    }
+    return [
+        commands["kubelet"],
+        f"--config={_write(folder / 'kubelet.yaml', configuration)}",
+        f"--kubeconfig={kubeconfig}",
+        *(f"--hostname-override={NODE}", f"--node-ip={ADDRESS}"),
+    ]
+
+
+def proxy_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[str]:
+    """Writes its configuration, too. In nftables mode all of it is in tables of its own."""
+    configuration: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": str(kubeconfig)},
+        "mode": "nftables",
+        "hostnameOverride": NODE,
+        "clusterCIDR": PODS,
+        "bindAddress": ADDRESS,
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        "nodePortAddresses": [f"{ADDRESS}/32"],
+        # The machine's limits of connections stay as they are.
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+        "nftables": {"minSyncPeriod": "0s"},
+    }
+    return [commands["kube-proxy"], f"--config={_write(folder / 'proxy.yaml', configuration)}"]
+
+
+def _write(path: Path, configuration: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(configuration))
+    return path
