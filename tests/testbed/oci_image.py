@@ -37,6 +37,7 @@ class Image:
         entrypoint: the command.
         environment: its variables.
         user: a number, as Pod Security "restricted" wants it.
+        folder: where the command starts.
     """
 
     name: str
@@ -53,9 +54,10 @@ class Image:
         try:
             _write_layer(layer, self.files)
             _write_archive(unfinished, layer, self)
+            return unfinished.replace(archive)
         finally:
             layer.unlink(missing_ok=True)
-        return unfinished.replace(archive)
+            unfinished.unlink(missing_ok=True)
 
 
 def _write_layer(path: Path, files: Mapping[str, Content]) -> None:

@@ -67,7 +67,7 @@ def release() -> None:
 
 
 def raise_sysctls(wanted: Mapping[str, int], others: Iterable[str]) -> None:
-    """Raise these to at least so much; they and those that others will set are saved before the first change."""
+    """Raise these to at least so much; with those that others will set they are saved before."""
     if not (RUN / "sysctls.json").exists():
         saved = {
             name: _sysctl(name).read_text().strip() for name in (*wanted, *others) if _sysctl(name).exists()
