@@ -1,12 +1,14 @@
 """What a machine looks like from where a node could leave something behind."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.testbed.node import leftovers, machine, mounts
+from tests.testbed.node.processes import Processes
 
 COMMANDS = ("containerd", "coredns", "errand", "kube-proxy", "kube-scheduler", "kubelet", "pause", "runc")
 """That nothing but a node runs."""
@@ -32,7 +34,7 @@ def snapshot(folder: Path) -> Snapshot:
         "sysctls": set(_sysctls()),
         "cgroups": {str(path) for path in leftovers.CGROUPS.glob("*/*") if path.is_dir()},
         "files": {str(path) for path in places if path.exists()},
-        "sockets": set(_listening()),
+        "sockets": set(_listening(folder)),
     }
 
 
@@ -52,20 +54,26 @@ def _processes(folder: Path) -> Iterator[str]:
 
 def _sysctls() -> Iterator[str]:
     top = Path("/proc/sys")
-    for path in top.rglob("*"):
-        name = str(path.relative_to(top))
-        if path.is_file() and not CHANGE_BY_THEMSELVES.fullmatch(name):
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if name != "binfmt_misc"]  # looking there may mount something
+        for path in (Path(folder, file) for file in files):
+            name = str(path.relative_to(top))
+            if CHANGE_BY_THEMSELVES.fullmatch(name):
+                continue
             try:
                 yield f"{name} = {path.read_text().strip()}"
             except (OSError, UnicodeDecodeError):
                 continue
 
 
-def _listening() -> Iterator[str]:
-    """Addresses of the node's network where somebody listens, and whether anybody does everywhere."""
-    for line in _output("ss", "--listening", "--tcp", "--numeric", "--no-header", "--processes").splitlines():
-        if any(f'"{command}' in line for command in COMMANDS):
-            yield line.split()[3]
+def _listening(folder: Path) -> Iterator[str]:
+    """The addresses at which a node's processes listen."""
+    pids = {str(one.pid) for one in Processes(folder).all()}
+    for protocol in ("--tcp", "--udp"):
+        lines = _output("ss", "--listening", protocol, "--numeric", "--no-header", "--processes").splitlines()
+        for line in lines:
+            if pids.intersection(re.findall(r"pid=(\d+)", line)):
+                yield line.split()[3]
 
 
 def _output(*command: str) -> str:

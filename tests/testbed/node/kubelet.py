@@ -76,7 +76,9 @@ def proxy_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[st
             "tcpEstablishedTimeout": "0s",
             "tcpCloseWaitTimeout": "0s",
         },
-        "nftables": {"minSyncPeriod": "0s"},
+        # A Service's answer comes back by way of the node, where addresses are put back. Else pods on the
+        # bridge would need br_netfilter for that, which changes every other bridge of the machine.
+        "nftables": {"masqueradeAll": True, "minSyncPeriod": "0s"},
     }
     return [commands["kube-proxy"], f"--config={_write(folder / 'proxy.yaml', configuration)}"]
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 from pathlib import Path
 
 from tests.testbed.node import machine
@@ -14,8 +13,6 @@ PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 """What kube-proxy makes, and leaves when it is killed."""
 WANTED = {
     "net.ipv4.ip_forward": 1,
-    # A Service's answer from a pod on the same bridge has to pass where its address is put back.
-    "net.bridge.bridge-nf-call-iptables": 1,
     # Debian's limits of watches and keyrings are for a few users, not for dozens of pods.
     "fs.inotify.max_user_instances": 1024,
     "fs.inotify.max_user_watches": 262144,
@@ -26,8 +23,6 @@ SET_BY_KUBELET = ("kernel.panic", "kernel.panic_on_oops", "vm.overcommit_memory"
 
 def up() -> None:
     """Make it so; what is so already stays."""
-    if not Path("/proc/sys/net/bridge").exists():
-        subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
     machine.raise_sysctls(WANTED, SET_BY_KUBELET)
     if not exists():
         output("ip", "link", "add", BRIDGE, "type", "bridge")
