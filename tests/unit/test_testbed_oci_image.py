@@ -71,7 +71,7 @@ def test_same_files_give_the_same_bytes(tmp_path: Path, source: Path) -> None:
     os.utime(source, (1, 1))
     source.chmod(0o600)
     second = image(source)
-    turned = Image(second.name, dict(reversed(second.files.items())), second.entrypoint, second.environment)
+    turned = Image(second.name, dict(list(second.files.items())[::-1]), second.entrypoint, second.environment)
     assert turned.write(tmp_path / "second.tar").read_bytes() == first
     source.write_bytes(b"other")
     assert image(source).write(tmp_path / "third.tar").read_bytes() != first
