@@ -135,6 +135,27 @@ bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark in tests/bench; make be
 bench-%: $(ENVIRONMENT)
 	$(BIN)/python -m tests.bench.$* $(ARGS)
 
+## Images: by docker, podman or buildah, whichever is here (images/README.md).
+
+IMAGES := operator trainer predictor
+BASE_IMAGE ?= python:3.11-slim-bookworm
+REGISTRY ?= tunesmith.dev
+TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo latest)
+BUILDER ?= $(firstword $(foreach one,docker podman buildah,$(if $(shell command -v $(one)),$(one))))
+BUILD_FLAGS ?=
+# One date for every file, so that two builds do not differ.
+REPRODUCIBLE = $(if $(filter docker,$(notdir $(BUILDER))),--build-arg SOURCE_DATE_EPOCH=0,--layers --timestamp 0)
+
+.PHONY: images
+images: $(addprefix image-,$(IMAGES)) ## The three images (BASE_IMAGE= REGISTRY= TAG= BUILDER= BUILD_FLAGS=), and their sizes
+	@for image in $(IMAGES); do $(BUILDER) images $(REGISTRY)/$$image:$(TAG); done
+
+image-%:
+	@test -n '$(BUILDER)' || { echo 'Images are built by docker, podman or buildah: install one of them' >&2; exit 1; }
+	$(BUILDER) build $(REPRODUCIBLE) $(BUILD_FLAGS) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  --file images/$*/Dockerfile --tag $(REGISTRY)/$*:$(TAG) .
+
 ## Generated files.
 
 .PHONY: generate
@@ -156,6 +177,8 @@ verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not 
 LOCK_FILES := tests/bootstrap.txt tests/requirements.txt tests/bench/plain/requirements.txt \
 	images/trainer/requirements.txt images/predictor/requirements.txt images/operator/requirements.txt
 LOCKS :=
+# Of an image's lock, as "IMAGE DISTRIBUTION": torch's compiler is 1 GB, and the trainer never compiles.
+LEFT_OUT := trainer triton
 .PHONY: lock
 lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions)
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && \
@@ -167,7 +190,7 @@ lock: ## Resolve the requirements again (LOCK_FLAGS=--upgrade for newer versions
 	  --constraint <(sed -nE 's/^((kserve|onnxruntime|pillow|torch|torchvision)==[^ ]+).*/\1/p' tests/requirements.txt)
 	@for image in trainer predictor operator; do \
 	  $(LOCK) $(LOCK_FLAGS) pyproject.toml --extra $$image --constraint tests/requirements.txt \
-	    --output-file $(LOCKS)images/$$image/requirements.txt; done
+	    --excludes <(sed -n "s/^$$image //p" <<< '$(LEFT_OUT)') --output-file $(LOCKS)images/$$image/requirements.txt; done
 
 .PHONY: clean
 clean: ## Remove the environment and what was built (the cache folder stays)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from tests.testbed.predictors import Server, running_predictor
+from tests.testbed.s3 import s3_bucket, s3_server
 from tests.testbed.tiny_package import HEADER, write_golden, write_tiny_package, write_tiny_reference
 
 from tunesmith_package.package import PublishedPackage, publish_package
 from tunesmith_package.store import open_store
+
+__all__ = ["s3_bucket", "s3_server"]
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,7 @@ def fetch(options: argparse.Namespace) -> int:
 
     package = fetch_package(
         options.uri, options.to, digest=options.digest, require_verified=not options.allow_unverified,
+        patience_seconds=options.store_patience,
         on_wait=lambda message: print(message, file=sys.stderr, flush=True),
     )  # fmt: skip
     print(f"{package.digest} is in {options.to}", file=sys.stderr)
@@ -204,6 +205,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     getter.add_argument("--uri", required=True, help="the package's address, file:// or s3://")
     getter.add_argument("--digest", help="sha256:... that it must have")
     getter.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder")
+    getter.add_argument(
+        "--store-patience", type=float, default=300, metavar="SECONDS", help="how long a store may stay away"
+    )
     _common(getter)
     if arguments[:1] == ["fetch"]:
         return parser.parse_args(arguments)
