@@ -257,6 +257,8 @@ class Operator:
             watching = asyncio.create_task(self._watch_until(over))
             stopped, others = asyncio.create_task(stop.wait()), asyncio.create_task(self._other_kinds())
             await asyncio.wait([watching, stopped, others], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():  # Kopf takes SIGTERM and SIGINT over from us, and ends by itself.
+                stop.set()
             over.set()
             await watching
             if others.done():
