@@ -158,13 +158,22 @@ image-%:
 
 ## Generated files.
 
+CHART_FILES := charts/tunesmith/files
+CHART_FOLDERS := crds rbac admission serving
+
 .PHONY: generate
-generate: $(ENVIRONMENT) ## The CRDs in manifests/crds from the pydantic models
+generate: $(ENVIRONMENT) ## The CRDs from the pydantic models, and the chart's copies of the manifests
 	$(BIN)/python -m tunesmith_api.crd
+	rm -rf $(CHART_FILES) && mkdir $(CHART_FILES)
+	cp -r $(addprefix manifests/,$(CHART_FOLDERS)) $(CHART_FILES)
 
 .PHONY: verify-generated
 verify-generated: $(ENVIRONMENT) ## Fail when a generated file or a lock is not what its source says
 	$(BIN)/python -m tunesmith_api.crd --check
+	@for folder in $(CHART_FOLDERS); do diff -r manifests/$$folder $(CHART_FILES)/$$folder || { \
+	    echo "$(CHART_FILES) is not what manifests holds: run 'make generate' and commit the result" >&2; exit 1; }; \
+	done
+	@echo 'The chart holds the manifests as they are'
 	@$(MAKE) --no-print-directory lock LOCKS='$(VENV)/locks/'
 	@for lock in $(LOCK_FILES); do \
 	  diff <(sed '/--hash=/d; s/ \\$$//' $$lock) <(sed '/--hash=/d; s/ \\$$//' $(VENV)/locks/$$lock) || { \
