@@ -5,6 +5,7 @@ we write is seen in tests/cluster.
 """
 
 import itertools
+import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -397,8 +398,6 @@ def test_at_rest_nothing_is_written(serving: Serving, namespace: str) -> None:
         found += api.list(INFERENCE_SERVICE, namespace)
         return [one["metadata"]["resourceVersion"] for one in found if one is not None]
 
-    import time
-
     time.sleep(2)
     before = versions()
     time.sleep(5)
@@ -457,7 +456,7 @@ def test_a_gateway_that_does_not_copy_requests_is_found_out_where_nobody_asks(
     serving.train(namespace, "b")
     serving.wait_for(namespace, "Progressing", reason="MirrorUnsupported")
     assert serving.condition(namespace, "Ready")["status"] == "True"
-    assert serving.weights(namespace) == [{f"{old}-predictor": 100}]
+    assert all(one == {f"{old}-predictor": 100} for one in serving.weights(namespace))
     wait_for(lambda: len(serving.cluster.api.list(HTTP_ROUTE, namespace)) == 1, "the trial route is gone")
 
 
