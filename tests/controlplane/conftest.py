@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.controlplane.cluster import Cluster
+from tests.controlplane.serving import Serving
 from tests.testbed.control_plane import ControlPlane, binaries
 from tests.testbed.operators import Operator
+from tests.testbed.predictor_farm import PredictorFarm
+from tests.testbed.serving_player import ServingPlayer, gateway_crds, kserve_crds, wait_for_kinds
 
 _NUMBERS = itertools.count(1)
 
@@ -59,6 +62,29 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield running
     running.kill()
     cluster.forget_lease()
+
+
+@pytest.fixture(scope="module")
+def serving(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """With an operator that began before KServe and the gateway were installed."""
+    folder = tmp_path_factory.mktemp("serving")
+    player, farm = ServingPlayer(cluster.api), PredictorFarm()
+    found = Serving(cluster, player, farm, folder, [])
+    cluster.kubelet.address = farm.address
+    try:
+        found.operator().port()
+        for file in (*kserve_crds(), *gateway_crds()):
+            cluster.plane.kubectl("apply", "--server-side", "-f", file)
+        wait_for_kinds(cluster.api)
+        player.start()
+        yield found
+    finally:
+        for one in found.operators:
+            one.kill()
+        cluster.forget_lease()
+        player.stop()
+        farm.stop()
+        cluster.kubelet.address = lambda pod: ""
 
 
 @pytest.fixture

@@ -81,7 +81,10 @@ def _ready(observed: Observed, move: Move, settings: Settings) -> Finding:
         message = f"No pod of {stable.revision} is ready."
         return found or Finding(Reason.PREDICTOR_UNAVAILABLE, f"{message} It starts again by itself.")
     if settings.gateway and observed.platform.routes:
-        route = observed.route
+        platform, route = observed.platform, observed.route
+        if not platform.gateway:
+            message = f"The Gateway {settings.gateway} cannot be used: {platform.complaint}"
+            return Finding(Reason.GATEWAY_MISSING, message)
         if route is None or not (route.accepted or route.complaint):
             before = _said(observed, ModelDeploymentCondition.READY)
             if before is not None and before.reason == Reason.SERVING.value:

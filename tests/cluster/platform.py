@@ -1,0 +1,184 @@
+"""The whole platform on a node, and what a team does with it: photos in S3, two resources, requests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tests.cluster.namespaces import Namespace, Object
+from tests.testbed.addons import install as addons
+from tests.testbed.addons import store
+from tests.testbed.addons.tunesmith import DOMAIN
+from tests.testbed.go_commands import cache_folder
+from tests.testbed.kube_api import wait_for
+from tests.testbed.node import Node
+
+REPOSITORY = Path(__file__).parents[2]
+PHOTOS = Path(os.environ.get("TUNESMITH_PHOTOS", REPOSITORY.parent / "shared" / "data")) / "hymenoptera"
+WEIGHTS = "weights/mobilenet_v2.safetensors"
+SECRET = "store"
+API = "tunesmith.dev/v1alpha1"
+REVISION = "x-tunesmith-revision"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image and what is on it."""
+
+    path: Path
+    label: str
+
+
+def photos(split: str) -> list[Photo]:
+    """The real photos of a split, those of the classes taking turns."""
+    by_class = [
+        [Photo(path, folder.name) for path in sorted(folder.glob("*.jpg"))]
+        for folder in sorted((PHOTOS / split).iterdir())
+    ]
+    turns = zip(*by_class, strict=False)
+    return [photo for turn in turns for photo in turn]
+
+
+def mobilenet_weights() -> Path:
+    """Pretrained weights, fetched once per machine."""
+    folder = cache_folder().parent / "weights"
+    found = folder / "mobilenet_v2.safetensors"
+    if not found.exists():
+        command = [sys.executable, "-m", "tunesmith", "fetch", "weights", "mobilenet_v2", "--to", str(folder)]
+        subprocess.run(command, check=True)
+    return found
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A node with everything on it."""
+
+    node: Node
+
+    @property
+    def gateway(self) -> str:
+        """Where predictions are asked for from this machine."""
+        return f"http://{addons.GATEWAY_ADDRESS}"
+
+    def s3(self) -> Any:
+        return store.store(self.node.folder).client()
+
+    def upload(self, prefix: str, files: Iterator[tuple[str, Path]]) -> None:
+        """Put files under a prefix of the bucket of data sets."""
+        client = self.s3()
+        for name, path in files:
+            client.put_object(Bucket="datasets", Key=f"{prefix}/{name}", Body=path.read_bytes())
+        client.close()
+
+    def secret(self) -> Object:
+        """The credentials of the store, as a team has them in its namespace."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET},
+            "stringData": store.store(self.node.folder).credentials,
+        }
+
+
+@dataclass(frozen=True)
+class Team:
+    """A namespace of a team, with its Secret."""
+
+    platform: Platform
+    namespace: Namespace
+
+    def train(self, name: str, dataset: str, **spec: Any) -> None:
+        """Submit a TrainingJob with a small search."""
+        self.namespace.apply(training_job(name, dataset, **spec))
+
+    def deploy(self, name: str, job: str, **spec: Any) -> None:
+        """Submit a ModelDeployment."""
+        self.namespace.apply(
+            {
+                "apiVersion": API,
+                "kind": "ModelDeployment",
+                "metadata": {"name": name},
+                "spec": {"model": {"trainingJob": job}, "compute": {"cpu": "200m"}, **spec},
+            }
+        )
+
+    def patch(self, kind: str, name: str, body: str) -> None:
+        target = ("--namespace", self.namespace.name, kind, name)
+        self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={body}")
+
+    def status(self, kind: str, name: str) -> Object:
+        found = self.namespace.find(kind, name) or {}
+        status: Object = found.get("status") or {}
+        return status
+
+    def condition(self, kind: str, name: str, condition: str) -> Object:
+        conditions = self.status(kind, name).get("conditions") or ()
+        return next((one for one in conditions if one["type"] == condition), {})
+
+    def wait_for(self, kind: str, name: str, condition: str, seconds: float, **fields: str) -> Object:
+        """A condition with these fields."""
+
+        def look() -> Object | None:
+            found = self.condition(kind, name, condition)
+            return found if found and all(found[key] == value for key, value in fields.items()) else None
+
+        try:
+            return wait_for(look, f"{condition} of {kind} {name} with {fields}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.status(kind, name)}\n{self.pods()}") from error
+
+    def trained(self, name: str, seconds: float = 400) -> Object:
+        """The model of a job that succeeded."""
+        self.wait_for("trainingjob", name, "Succeeded", seconds, status="True")
+        model: Object = self.status("trainingjob", name)["model"]
+        return model
+
+    def pods(self) -> str:
+        """The namespace's pods and events, for errors."""
+        where = ("--namespace", self.namespace.name)
+        kubectl = self.namespace.kubectl
+        return kubectl("get", "pods", "--output=wide", *where) + kubectl("get", "events", *where)
+
+    def host(self, name: str) -> str:
+        return f"{name}.{self.namespace.name}.{DOMAIN}"
+
+    def ask(self, name: str, photo: Photo, verb: str = "predict", **headers: str) -> httpx.Response:
+        """What the deployment answers to a photo, through the gateway."""
+        return httpx.post(
+            f"{self.platform.gateway}/v1/models/{name}:{verb}",
+            content=photo.path.read_bytes(),
+            headers={"Host": self.host(name), "Content-Type": "image/jpeg", **headers},
+            timeout=10,
+        )
+
+
+def training_job(name: str, dataset: str, **spec: Any) -> Object:
+    """A small search over heads on MobileNetV2's features: some seconds of work on two cores."""
+    return {
+        "apiVersion": API,
+        "kind": "TrainingJob",
+        "metadata": {"name": name},
+        "spec": {
+            "dataset": {"uri": f"s3://datasets/{dataset}", "secretRef": {"name": SECRET}},
+            "backbones": [
+                {
+                    "name": "mobilenet_v2",
+                    "weightsUri": f"s3://datasets/{WEIGHTS}",
+                    "weightsSecretRef": {"name": SECRET},
+                }
+            ],
+            "transfer": {"strategies": ["LinearProbe"], "imageSize": 128},
+            "search": {"numTrials": 8, "parallelTrials": 1},
+            "verification": {
+                "gates": [{"metric": "accuracy", "minimum": 0.7}],
+                "corruptions": {"severities": [3], "maxImages": 30},
+            },
+            "store": {"uri": "s3://models", "secretRef": {"name": SECRET}},
+            "compute": {"cpu": "500m", "memory": "6Gi"},
+            **spec,
+        },
+    }
