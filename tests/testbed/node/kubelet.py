@@ -8,17 +8,34 @@ from tests.testbed.node.addresses import ADDRESS, DNS_SERVICE, DOMAIN, NODE, POD
 from tests.testbed.node.commands import Commands
 from tests.testbed.node.containerd import SOCKET
 
+RESOLVER, KUBELET, PROXY = "resolv.conf", "kubelet.yaml", "proxy.yaml"
 EVICTION_SIGNALS = (
     *("memory.available", "nodefs.available", "nodefs.inodesFree"),
     *("imagefs.available", "imagefs.inodesFree"),
 )
 
 
+def configure(folder: Path, proxy_kubeconfig: Path) -> None:
+    """Write the configurations of both; kube-proxy ends when its own is written again."""
+    (folder / RESOLVER).write_text(f"nameserver {DNS_SERVICE}\n")
+    (folder / KUBELET).write_text(yaml.safe_dump(_kubelet(folder)))
+    (folder / PROXY).write_text(yaml.safe_dump(_proxy(proxy_kubeconfig)))
+
+
 def kubelet_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[str]:
-    """Writes its configuration, too."""
-    resolver = folder / "resolv.conf"
-    resolver.write_text(f"nameserver {DNS_SERVICE}\n")
-    configuration: dict[str, Any] = {
+    return [
+        commands["kubelet"],
+        *(f"--config={folder / KUBELET}", f"--kubeconfig={kubeconfig}"),
+        *(f"--hostname-override={NODE}", f"--node-ip={ADDRESS}"),
+    ]
+
+
+def proxy_command(folder: Path, commands: Commands) -> list[str]:
+    return [commands["kube-proxy"], f"--config={folder / PROXY}"]
+
+
+def _kubelet(folder: Path) -> dict[str, Any]:
+    return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": ADDRESS,
@@ -33,7 +50,7 @@ def kubelet_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[
         "tlsPrivateKeyFile": str(folder / "kubelet.key"),
         "clusterDomain": DOMAIN,
         "clusterDNS": [DNS_SERVICE],
-        "resolvConf": str(resolver),
+        "resolvConf": str(folder / RESOLVER),
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
@@ -48,17 +65,11 @@ def kubelet_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[
         "nodeStatusUpdateFrequency": "4s",
         "syncFrequency": "10s",
     }
-    return [
-        commands["kubelet"],
-        f"--config={_write(folder / 'kubelet.yaml', configuration)}",
-        f"--kubeconfig={kubeconfig}",
-        *(f"--hostname-override={NODE}", f"--node-ip={ADDRESS}"),
-    ]
 
 
-def proxy_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[str]:
-    """Writes its configuration, too. In nftables mode all of it is in tables of its own."""
-    configuration: dict[str, Any] = {
+def _proxy(kubeconfig: Path) -> dict[str, Any]:
+    """In nftables mode all that it changes is in tables of its own."""
+    return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(kubeconfig)},
@@ -80,9 +91,3 @@ def proxy_command(folder: Path, commands: Commands, kubeconfig: Path) -> list[st
         # bridge would need br_netfilter for that, which changes every other bridge of the machine.
         "nftables": {"masqueradeAll": True, "minSyncPeriod": "0s"},
     }
-    return [commands["kube-proxy"], f"--config={_write(folder / 'proxy.yaml', configuration)}"]
-
-
-def _write(path: Path, configuration: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(configuration))
-    return path

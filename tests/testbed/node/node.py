@@ -12,6 +12,7 @@ from tests.testbed.node import commands as node_commands
 from tests.testbed.node import (
     control_plane,
     images,
+    kubelet,
     leftovers,
     machine,
     mounts,
@@ -22,7 +23,6 @@ from tests.testbed.node.addresses import ADDRESS, BRIDGE, NODE
 from tests.testbed.node.commands import Commands
 from tests.testbed.node.containerd import Containerd
 from tests.testbed.node.control_plane import kubeconfig_of
-from tests.testbed.node.kubelet import kubelet_command, proxy_command
 from tests.testbed.node.processes import Processes
 
 Say = Callable[[str], None]
@@ -142,6 +142,7 @@ class Node:
         (self.folder / MARK).touch()
         control_plane.write_identities(self.folder)
         self.containerd.configure()
+        kubelet.configure(self.folder, kubeconfig_of(self.folder, control_plane.PROXY))
         network.up()
         mounts.hold(self.processes)
         lines = self._command_lines()
@@ -164,15 +165,15 @@ class Node:
 
     def _command_lines(self) -> dict[str, list[str]]:
         plane = control_plane.command_lines(self.folder, self.commands)
-        user = {name: kubeconfig_of(self.folder, name) for name in control_plane.GROUPS}
+        own = kubeconfig_of(self.folder, control_plane.KUBELET)
         return {
             "etcd": plane.etcd,
             "apiserver": plane.apiserver,
             "controllers": plane.controllers,
             "scheduler": plane.scheduler,
             "containerd": self.containerd.command,
-            "kubelet": kubelet_command(self.folder, self.commands, user[control_plane.KUBELET]),
-            "proxy": proxy_command(self.folder, self.commands, user[control_plane.PROXY]),
+            "kubelet": kubelet.kubelet_command(self.folder, self.commands, own),
+            "proxy": kubelet.proxy_command(self.folder, self.commands),
         }
 
     def _run(self, name: str, command: list[str]) -> None:
