@@ -57,8 +57,8 @@ def unpack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unpack]:
                     archive(image)
                 except BuilderMissing as missing:
                     pytest.skip(str(missing))
-                with builder():
-                    if not buildah("images", "--quiet", "--filter", f"reference={name(image)}"):
+                if not buildah("images", "--quiet", "--filter", f"reference={name(image)}"):
+                    with builder():
                         build(image)
                 place = tmp_path_factory.mktemp(image)
                 found[image] = stack.enter_context(unpacked(name(image), place))
