@@ -6,7 +6,6 @@ of all else. So when it is ready, that very model is, and an earlier one stays a
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -284,11 +283,6 @@ def marked(body: Object) -> Object:
 def mark_of(obj: Object) -> str:
     """What stands for the content that we gave an object."""
     return str((obj["metadata"].get("annotations") or {}).get(MARK_ANNOTATION, ""))
-
-
-def is_revision_of(name: str, deployment: str) -> bool:
-    """Whether an InferenceService is named like a revision of a ModelDeployment."""
-    return re.fullmatch(rf"{re.escape(deployment)}-[0-9a-f]{{8}}", name) is not None
 
 
 def _head(
