@@ -1,6 +1,7 @@
 """What the operator decides, as tables: a situation, what it does, what it says."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -23,7 +24,7 @@ from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE, SERVICE_
 from tunesmith_operator.obstacles import Conflict, Refusal
 from tunesmith_operator.plan import Change, Ensure, Plan, Remove
 from tunesmith_operator.training_job.children import OUTCOME_FILE, QUEUE_LABEL
-from tunesmith_operator.training_job.decide import decide
+from tunesmith_operator.training_job.decide import POD_SECONDS, decide
 from tunesmith_operator.training_job.observe import outcome_of
 from tunesmith_operator.training_job.observed import Observed
 from tunesmith_operator.training_job.pods import Pod
@@ -39,9 +40,60 @@ def test_new_job_gets_everything_in_order_and_the_job_last_after_a_live_look() -
     assert [isinstance(action, Ensure) and action.first_look for action in plan.actions] == [False] * 5 + [
         True
     ]
-    assert condition(plan, "Succeeded")["status"] == "Unknown"
+    assert plan.status is None  # its pod's news come in a moment
+    assert plan.again_after == POD_SECONDS  # nobody tells us of a Job that may not create its pod
+
+
+def test_new_job_whose_status_says_otherwise_is_told_at_once() -> None:
+    waiting = observed(conflict=Conflict("ConfigMap", "flowers-trainer", "the Deployment shop"))
+    plan = decided(replace(after(waiting, decided(waiting)), conflict=None))
+    assert [action.kind for action in plan.actions] == [*COMPANIONS, JOB]
     assert condition(plan, "Admitted")["status"] == "True"
-    assert plan.again_after is not None  # nobody tells us of a Job that may not create its pod
+    assert condition(plan, "Succeeded")["reason"] == Reason.QUEUED
+
+
+@pytest.mark.parametrize("pods", [0, 1])
+@pytest.mark.parametrize(("age", "told"), [(0, False), (1, False), (2, True), (-1, False), (-30, True)])
+def test_that_a_new_job_is_about_to_start_is_told_once_it_has_taken_long(
+    age: int, told: bool, pods: int
+) -> None:
+    seen = with_run(observed(), created=NOW - timedelta(seconds=age))
+    for _ in range(pods):
+        seen = with_pod(seen, "Pending")
+    plan = decided(seen)
+    assert (condition(plan, "Succeeded").get("reason") == Reason.QUEUED) is told
+    assert plan.again_after == POD_SECONDS or (told and pods)
+
+
+STARTS: dict[str, tuple[Callable[[Observed], Observed], Reason]] = {
+    "its pod runs": (with_pod, Reason.RUNNING),
+    "its pod is in no node's reach": (
+        lambda seen: with_pod(seen, "Pending", unschedulable="0/3 nodes are available"),
+        Reason.UNSCHEDULABLE,
+    ),
+    "it may have no pod": (
+        lambda seen: replace(seen, refusal=Refusal("Pod", 403, "Forbidden", "exceeded quota: small")),
+        Reason.QUOTA_EXCEEDED,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_news_of_a_new_jobs_pod_are_told_at_once(case: str) -> None:
+    happens, reason = STARTS[case]
+    plan = decided(happens(with_run(observed(), created=NOW)))
+    assert condition(plan, "Succeeded")["reason"] == reason
+
+
+def test_new_job_that_a_queue_holds_is_told_at_once() -> None:
+    job = training_job(labels={QUEUE_LABEL: "gpus"})
+    plan = decided(with_run(observed(job), created=NOW, suspended=True))
+    assert plan.status is not None
+    assert plan.status["phase"] == "Queued"
+
+
+def test_wiped_status_of_a_job_that_runs_is_told_again() -> None:
+    assert condition(decided(with_pod(with_run(observed()))), "Succeeded")["reason"] == Reason.RUNNING
 
 
 def test_job_being_deleted_is_left_to_garbage_collection() -> None:

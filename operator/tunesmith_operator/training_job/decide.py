@@ -30,7 +30,7 @@ from tunesmith_operator.training_job.verdict import Verdict, differs, news_of, s
 
 LEAVING_SECONDS = 1.0
 POD_SECONDS = 2.0
-"""So long a Job may take to create its pod before we ask why."""
+"""So long a Job may take to start its pod before we say that it is about to, and ask why it does not."""
 BLOCKED_SECONDS = 30.0
 """How often something that is in the way, and of which no watch tells us, is looked at again."""
 
@@ -164,21 +164,22 @@ def not_created(observed: Observed, settings: Settings, now: datetime) -> Plan |
         if run.suspended and _compute_changed(observed) and not observed.live_pods:
             return Plan((_remove(run),), again_after=LEAVING_SECONDS)
         return None
-    job = Ensure(JOB, batch_job(observed.job, settings), first_look=True)
-    message = "The Job is created and starts its pod."
-    verdict = Verdict("Pending", Finding(Reason.QUEUED, message))
-    return _plan(
-        observed, status_of(observed, verdict, now), (*_companions(observed), job), again_after=POD_SECONDS
-    )
+    actions = (*_companions(observed), Ensure(JOB, batch_job(observed.job, settings), first_look=True))
+    if not observed.status:
+        return Plan(actions, again_after=POD_SECONDS)  # The first word is its pod's.
+    verdict = Verdict("Pending", Finding(Reason.QUEUED, "The Job is created and starts its pod."))
+    return _plan(observed, status_of(observed, verdict, now), actions, again_after=POD_SECONDS)
 
 
 def running(observed: Observed, _: Settings, now: datetime) -> Plan:
     """The Job is there: keep it as the spec says and tell how its pod does."""
     run = observed.run
     assert run is not None
-    actions: list[Action] = [*_companions(observed), *_limits(observed, run)]
+    actions: tuple[Action, ...] = (*_companions(observed), *_limits(observed, run))
     verdict, again_after = _progress(observed, run)
-    return _plan(observed, status_of(observed, verdict, now), tuple(actions), again_after)
+    if _about_to_start(observed, run, verdict, now):
+        return Plan(actions, again_after=POD_SECONDS)
+    return _plan(observed, status_of(observed, verdict, now), actions, again_after)
 
 
 POLICIES: tuple[Policy, ...] = (
@@ -239,6 +240,17 @@ def _limits(observed: Observed, run: Run) -> list[Change]:
     if run.active_deadline_seconds != spec.active_deadline_seconds:
         changes["activeDeadlineSeconds"] = spec.active_deadline_seconds
     return [_change(run, changes)] if changes else []
+
+
+def _about_to_start(observed: Observed, run: Run, verdict: Verdict, now: datetime) -> bool:
+    """Whether there is only to tell of a new job that it will start: in a moment it will have.
+
+    That saves a write of status and an event for each job whose pod starts at once. A status that is there
+    is never left to be wrong.
+    """
+    young = abs((now - run.created).total_seconds()) < POD_SECONDS
+    waits = verdict.phase == "Pending" and verdict.finding.reason is Reason.QUEUED
+    return not observed.status and young and waits
 
 
 def _progress(observed: Observed, run: Run) -> tuple[Verdict, float | None]:
