@@ -26,6 +26,9 @@ class Subject:
     resource_version: str
 
 
+FirstLook = Callable[[Mapping[Kind, Object]], Awaitable[None]]
+
+
 class Memory(Protocol):
     """Is told what the server answers to our writes."""
 
@@ -74,14 +77,15 @@ class Actor:
         self,
         actions: tuple[Action, ...],
         subject: Subject,
-        first_look: Callable[[], Awaitable[None]] | None = None,
+        first_look: FirstLook | None = None,
     ) -> None:
         """Carry out actions in order.
 
         Args:
             actions: of a plan.
             subject: whose plan it is.
-            first_look: done before an action that wants it; raises Outdated where something forbids to begin.
+            first_look: done before an action that wants it, with what the server has answered to those before;
+                raises Outdated where something forbids to begin.
 
         Raises:
             InTheWay: one cannot be done now.
@@ -89,9 +93,10 @@ class Actor:
             ApiError: the server did not answer; the same plan may be tried again.
             NotLeader: this process may not write.
         """
+        answers: dict[Kind, Object] = {}
         for action in actions:
             try:
-                await self._one(action, subject, first_look)
+                await self._one(action, subject, first_look, answers)
             except VersionConflict as error:
                 raise Outdated(str(error)) from error
             except Refused as error:
@@ -141,28 +146,30 @@ class Actor:
                 _log.warning("An event was not posted: %s", error)
 
     async def _one(
-        self, action: Action, subject: Subject, first_look: Callable[[], Awaitable[None]] | None
+        self, action: Action, subject: Subject, first_look: FirstLook | None, answers: dict[Kind, Object]
     ) -> None:
+        """Carry out one action; what the server answers goes into ``answers`` and the cache."""
         namespace = subject.metadata.namespace
         match action:
-            case Ensure(uid=uid) if uid:
-                body = {**action.body, "metadata": {**action.body["metadata"], "uid": uid}}
-                self._cache.put(action.kind, await self._kube.apply(action.kind, body))
-            case Ensure():
-                if action.first_look and first_look is not None:
-                    await first_look()
-                await self._create(action, subject)
-            case Change():
-                changed = await self._kube.patch(action.kind, namespace, action.name, action.body)
-                self._cache.put(action.kind, changed)
             case Remove():
                 await self._kube.delete(action.kind, namespace, action.name, action.uid)
+                return
+            case Change():
+                answer = await self._kube.patch(action.kind, namespace, action.name, action.body)
+            case Ensure(uid=uid) if uid:
+                body = {**action.body, "metadata": {**action.body["metadata"], "uid": uid}}
+                answer = await self._kube.apply(action.kind, body)
+            case Ensure():
+                if action.first_look and first_look is not None:
+                    await first_look(answers)
+                answer = await self._create(action, subject)
+        answers[action.kind] = answer
+        self._cache.put(action.kind, answer)
 
-    async def _create(self, action: Ensure, subject: Subject) -> None:
+    async def _create(self, action: Ensure, subject: Subject) -> Object:
         metadata = action.body["metadata"]
         try:
-            self._cache.put(action.kind, await self._kube.create(action.kind, action.body))
-            return
+            return await self._kube.create(action.kind, action.body)
         except AlreadyExists:
             present = await self._kube.get(action.kind, metadata["namespace"], metadata["name"])
         if present is None:
@@ -171,7 +178,7 @@ class Actor:
             raise InTheWay(leaving=(f"the {action.kind.name} {metadata['name']}",))
         if not belongs_to(present, subject.metadata.uid or ""):
             raise InTheWay(conflict=conflict_with(present, action.kind.name))
-        self._cache.put(action.kind, present)
+        return present
 
     def _event(self, subject: Subject, news: News, now: datetime) -> Object:
         metadata = subject.metadata

@@ -1,14 +1,14 @@
 """observe -> decide -> act, for one TrainingJob."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from tunesmith_operator.act import Actor, InTheWay, Outdated, Subject
 from tunesmith_operator.cache import Cache
-from tunesmith_operator.kinds import CONFIG_MAP, TRAINING_JOB, Key
+from tunesmith_operator.kinds import CONFIG_MAP, TRAINING_JOB, Key, Kind, Object
 from tunesmith_operator.kube import Kube, NotLeader
 from tunesmith_operator.obstacles import belongs_to
 from tunesmith_operator.settings import Settings
@@ -92,8 +92,11 @@ class Reconciler:
             return None
         return plan.again_after
 
-    async def _first_look(self, subject: Subject) -> None:
-        """Read from the server what forbids to begin: the job is gone or over, or its outcome is recorded."""
+    async def _first_look(self, subject: Subject, answers: Mapping[Kind, Object]) -> None:
+        """Read from the server what forbids to begin: the job is gone or over, or its outcome is recorded.
+
+        The record is not read again where the server has just answered with it.
+        """
         metadata = subject.metadata
         live = await self._kube.get(TRAINING_JOB, metadata.namespace, metadata.name)
         if live is None:
@@ -102,7 +105,9 @@ class Reconciler:
         if live["metadata"]["resourceVersion"] != subject.resource_version:
             self._cache.put(TRAINING_JOB, live, listed=True)
             raise Outdated("the TrainingJob is newer than what was observed")
-        record = await self._kube.get(CONFIG_MAP, metadata.namespace, child_name(metadata.name))
+        record = answers.get(CONFIG_MAP)
+        if record is None:
+            record = await self._kube.get(CONFIG_MAP, metadata.namespace, child_name(metadata.name))
         if record is not None and outcome_of(record) is not None and belongs_to(record, metadata.uid or ""):
             self._cache.put(CONFIG_MAP, record, listed=True)
             raise Outdated("the job ended before")
