@@ -1,6 +1,8 @@
 """How to reach the API server: with the pod's account, or as kubectl does; for our calls and Kopf's alike."""
 
 import os
+import urllib.request
+from urllib.parse import urlsplit
 
 import kopf
 from kubernetes.aio import client, config
@@ -14,7 +16,7 @@ async def connect() -> client.Configuration:
     Raises:
         TunesmithError: there are neither.
     """
-    configuration = client.Configuration()
+    configuration = client.Configuration(client_session_kwargs={"trust_env": False})
     if "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
         config.load_incluster_config(configuration)
         return configuration
@@ -25,7 +27,16 @@ async def connect() -> client.Configuration:
             f"No way to the API server is known: {error}.",
             "Run the operator in a cluster, or set KUBECONFIG to a file that kubectl can use.",
         ) from error
+    configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     return configuration
+
+
+def _proxy_of(server: str) -> str | None:
+    """What HTTPS_PROXY and NO_PROXY say; aiohttp would ask them in a thread for each call."""
+    address = urlsplit(server)
+    if urllib.request.proxy_bypass(address.netloc):
+        return None
+    return urllib.request.getproxies().get(address.scheme)
 
 
 async def kopf_connection(configuration: client.Configuration) -> kopf.ConnectionInfo:
@@ -41,4 +52,5 @@ async def kopf_connection(configuration: client.Configuration) -> kopf.Connectio
         token=token or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
     )
