@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from signal import SIGCONT, SIGSTOP
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.testbed.faulty_proxy import Fault
 from tests.testbed.kube_api import Api, Object, wait_for
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
-from tunesmith_operator.kinds import COMPANIONS, JOB, POD, ROLE, TRAINING_JOB, WATCHED
+from tunesmith_operator.kinds import COMPANIONS, JOB, JOB_LABEL, POD, ROLE, TRAINING_JOB, WATCHED, Kind
 from tunesmith_operator.training_job.children import child_name
 
 RETRIED = (EXIT_CODES[Reason.STORE_UNREACHABLE], EXIT_CODES[Reason.INTERRUPTED], 137, 1)
@@ -99,20 +99,22 @@ NETWORK: dict[str, Fault] = {
 }
 
 
-@dataclass
 class Witness:
-    """Watches pods and jobs all the time and writes down what must never be."""
+    """Watches all pods and TrainingJobs, knows them as they are, and writes down what must never be."""
 
-    cluster: Cluster
-    namespace: str
-    wrong: list[str] = field(default_factory=list)
-    wiped: set[str] = field(default_factory=set)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.wrong: defaultdict[str, list[str]] = defaultdict(list)
+        """By namespace."""
+        self.wiped: set[str] = set()
+        self._known: dict[Kind, dict[str, Object]] = {POD: {}, TRAINING_JOB: {}}
+        self._final: dict[str, str] = {}
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        for watch in (self._watch_pods, self._watch_jobs):
-            thread = threading.Thread(target=watch, daemon=True)
+        for kind, see in ((POD, self._see_pod), (TRAINING_JOB, self._see_job)):
+            thread = threading.Thread(target=self._watch, args=(kind, see), daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -121,68 +123,99 @@ class Witness:
         for thread in self._threads:
             thread.join(10)
 
-    def _watch_pods(self) -> None:
-        running: defaultdict[str, set[str]] = defaultdict(set)
+    def known(self, kind: Kind, namespace: str) -> list[Object]:
+        """The pods or TrainingJobs of a namespace, as the watch has told of them."""
+        everything = list(self._known[kind].values())
+        return [one for one in everything if one["metadata"]["namespace"] == namespace]
 
-        def see(change: str, pod: Object) -> None:
-            job = pod["metadata"]["labels"].get("tunesmith.dev/training-job", "")
-            if change != "DELETED" and pod["status"].get("phase") == "Running":
-                running[job].add(pod["metadata"]["name"])
-            else:
-                running[job].discard(pod["metadata"]["name"])
-            if len(running[job]) > 1:
-                self.wrong.append(f"{job} has {len(running[job])} trainers at once: {sorted(running[job])}")
+    def _see_pod(self, pod: Object) -> None:
+        namespace = pod["metadata"]["namespace"]
+        job = job_of(pod)
+        running = [
+            one["metadata"]["name"]
+            for one in self.known(POD, namespace)
+            if job_of(one) == job and one["status"].get("phase") == "Running"
+        ]
+        if len(running) > 1:
+            self.wrong[namespace].append(f"{job} has {len(running)} trainers at once: {sorted(running)}")
 
-        self._watch(POD.path(self.namespace), see)
+    def _see_job(self, job: Object) -> None:
+        uid, name = job["metadata"]["uid"], job["metadata"]["name"]
+        conditions = {one["type"]: one for one in (job.get("status") or {}).get("conditions") or ()}
+        now = conditions.get("Succeeded", {}).get("status", "")
+        before = self._final.get(uid, "")
+        if before and now != before and (now or uid not in self.wiped):
+            said = f"{name} was over ({before}) and is not any more ({now})"
+            self.wrong[job["metadata"]["namespace"]].append(said)
+        if now in ("True", "False"):
+            self._final[uid] = now
 
-    def _watch_jobs(self) -> None:
-        final: dict[str, str] = {}
-
-        def see(change: str, job: Object) -> None:
-            uid, name = job["metadata"]["uid"], job["metadata"]["name"]
-            conditions = {one["type"]: one for one in (job.get("status") or {}).get("conditions") or ()}
-            now = conditions.get("Succeeded", {}).get("status", "")
-            if final.get(uid) in ("True", "False") and now != final[uid] and (now or uid not in self.wiped):
-                self.wrong.append(f"{name} was over ({final[uid]}) and is not any more ({now})")
-            if now in ("True", "False"):
-                final[uid] = now
-
-        self._watch(TRAINING_JOB.path(self.namespace), see)
-
-    def _watch(self, path: str, see: Callable[[str, Object], None]) -> None:
-        api = Api(self.cluster.plane.kubeconfig)
+    def _watch(self, kind: Kind, see: Callable[[Object], None]) -> None:
+        api, path, known = Api(self.cluster.plane.kubeconfig), kind.path(""), self._known[kind]
         version = ""
         while not self._over.is_set():
-            version = version or api.read(path, limit="1")["metadata"]["resourceVersion"]
-            for change, obj in api.watch(path, resourceVersion=version, timeoutSeconds="2"):
+            if not version:
+                listed = api.read(path)
+                version = listed["metadata"]["resourceVersion"]
+                known.clear()
+                for obj in listed["items"]:
+                    known[obj["metadata"]["uid"]] = obj
+                    see(obj)
+            for change, obj in api.watch(path, resourceVersion=version, timeoutSeconds="5"):
                 if change == "ERROR":  # the version is too old by now
                     version = ""
                     break
                 version = obj["metadata"]["resourceVersion"]
-                see(change, obj)
+                if change == "DELETED":
+                    known.pop(obj["metadata"]["uid"], None)
+                else:
+                    known[obj["metadata"]["uid"]] = obj
+                    see(obj)
         api.close()
 
 
 def play_all(stage: Stage, plays: Sequence[Play]) -> dict[int, list[str]]:
     """Play schedules at once, and ask the oracles; what was wrong, by seed, nothing where all was well."""
     with contextlib.ExitStack() as stack:
-        for play in plays:
-            play.witness.start()
-            stack.callback(play.witness.end)
+        witness = Witness(stage.cluster)
+        witness.start()
+        stack.callback(witness.end)
         hands = stack.enter_context(ThreadPoolExecutor(len(plays)))
         stage.start()
-        list(hands.map(Play.act, plays))
+        list(hands.map(lambda play: play.act(witness), plays))
         stage.proxy.faults = []
         if not any(one.runs for one in stage.operators):
             stage.free_lease()
             stage.start()
         patience = 90.0 + 4.0 * len(plays)
-        not_over = list(hands.map(lambda play: play.converge(patience), plays))
-        left = list(hands.map(lambda play: play.nothing_left(patience), plays))
+        not_over = list(hands.map(lambda play: play.converge(witness, patience), plays))
+        left = nothing_left(stage.cluster, [play.namespace for play in plays], patience)
         return {
-            play.seed: [*first, *play.witness.wrong, *last]
-            for play, first, last in zip(plays, not_over, left, strict=True)
+            play.seed: [*first, *witness.wrong[play.namespace], *left[play.namespace]]
+            for play, first in zip(plays, not_over, strict=True)
         }
+
+
+def nothing_left(cluster: Cluster, namespaces: Sequence[str], seconds: float) -> dict[str, list[str]]:
+    """O6: after deletion nothing is left; what is, by namespace."""
+    for job in cluster.api.list(TRAINING_JOB, ""):
+        if job["metadata"]["namespace"] in namespaces:
+            cluster.api.delete(TRAINING_JOB, job["metadata"]["namespace"], job["metadata"]["name"])
+
+    def left() -> list[tuple[str, str]]:
+        return [
+            (one["metadata"]["namespace"], f"O6: left after deletion: {kind.name} {one['metadata']['name']}")
+            for kind in WATCHED
+            for one in cluster.api.list(kind, "", labelSelector=JOB_LABEL)
+            if one["metadata"]["namespace"] in namespaces
+        ]
+
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not left(), "nothing left", seconds, 0.5)
+    found: dict[str, list[str]] = {namespace: [] for namespace in namespaces}
+    for namespace, what in left():
+        found[namespace].append(what)
+    return found
 
 
 @dataclass
@@ -206,27 +239,25 @@ class Play:
     conducts: bool = True
     memory: int = 1
 
-    def __post_init__(self) -> None:
-        self.witness = Witness(self.cluster, self.namespace)
-
     @property
     def cluster(self) -> Cluster:
         return self.stage.cluster
 
-    def act(self) -> None:
+    def act(self, witness: Witness) -> None:
         """Do the steps; in the end no job is suspended."""
         rng = random.Random(self.seed)
         for step in self.steps:
             with contextlib.suppress(httpx.HTTPStatusError):  # the object is gone, or over
-                self._do(step, rng)
+                self._do(step, rng, witness)
             time.sleep(step.pause)
         for job in self.cluster.api.list(TRAINING_JOB, self.namespace):
             self.cluster.change(self.namespace, job["metadata"]["name"], suspend=False)
 
-    def _do(self, step: Step, rng: random.Random) -> None:
+    def _do(self, step: Step, rng: random.Random, witness: Witness) -> None:
         api, namespace, job = self.cluster.api, self.namespace, step.job
         child = child_name(job) if job else ""
-        pods = [one for one in self.cluster.pods(namespace, job) if _live(one)] if job else []
+        of_pods = "pod" in step.what
+        pods = [one for one in self.cluster.pods(namespace, job) if _live(one)] if of_pods else []
         match step.what:
             case "create":
                 self.cluster.submit(namespace, job, backoffLimit=50)
@@ -248,7 +279,7 @@ class Play:
                 api.merge(ROLE, namespace, child, {"rules": wide})
             case "wipe its status":
                 if current := api.get(TRAINING_JOB, namespace, job):
-                    self.witness.wiped.add(current["metadata"]["uid"])
+                    witness.wiped.add(current["metadata"]["uid"])
                     api.put(TRAINING_JOB.path(namespace, job, "status"), {**current, "status": {}})
             case "delete its pod":
                 for pod in pods:
@@ -295,26 +326,30 @@ class Play:
                 fault.times *= self.crowd
                 self.stage.proxy.faults = [fault]
 
-    def converge(self, seconds: float) -> list[str]:
+    def converge(self, witness: Witness, seconds: float) -> list[str]:
         """O3: every job comes to its end, and then nothing is written any more."""
 
+        def not_over() -> list[Object]:
+            return [job for job in self.cluster.api.list(TRAINING_JOB, self.namespace) if not is_over(job)]
+
         def all_over() -> bool:
-            jobs = self.cluster.api.list(TRAINING_JOB, self.namespace)
-            waiting = [job["metadata"]["name"] for job in jobs if not _over(job)]
-            for name in waiting:
-                for pod in self.cluster.pods(self.namespace, name):
-                    if pod["status"]["phase"] == "Running" and not pod["metadata"].get("deletionTimestamp"):
-                        with contextlib.suppress(httpx.HTTPStatusError):
-                            self.cluster.kubelet.end(pod, 0)
-            return not waiting
+            waiting = [
+                job["metadata"]["name"]
+                for job in witness.known(TRAINING_JOB, self.namespace)
+                if not is_over(job)
+            ]
+            for pod in witness.known(POD, self.namespace):
+                if job_of(pod) in waiting and _live(pod) and pod["status"]["phase"] == "Running":
+                    with contextlib.suppress(httpx.HTTPStatusError):
+                        self.cluster.kubelet.end(pod, 0)
+            return not waiting and not not_over()
 
         try:
-            wait_for(all_over, "every job is over", seconds)
+            wait_for(all_over, "every job is over", seconds, 0.2)
         except AssertionError as error:
             states = [
                 f"{job['metadata']['name']}: {(job.get('status') or {}).get('conditions')}"
-                for job in self.cluster.api.list(TRAINING_JOB, self.namespace)
-                if not _over(job)
+                for job in not_over()
             ]
             return [f"O3: {error}", *states]
         time.sleep(1)
@@ -326,25 +361,10 @@ class Play:
     def _own_writes(self) -> list[Any]:
         return [one for one in self.stage.proxy.writes if f"/{self.namespace}/" in one.path]
 
-    def nothing_left(self, seconds: float) -> list[str]:
-        """O6: after deletion nothing is left."""
-        for job in self.cluster.api.list(TRAINING_JOB, self.namespace):
-            self.cluster.api.delete(TRAINING_JOB, self.namespace, job["metadata"]["name"])
 
-        def left() -> list[str]:
-            return [
-                f"{kind.name} {one['metadata']['name']}"
-                for kind in WATCHED
-                for one in self.cluster.api.list(
-                    kind, self.namespace, labelSelector="tunesmith.dev/training-job"
-                )
-            ]
-
-        try:
-            wait_for(lambda: not left(), "nothing left", seconds)
-        except AssertionError:
-            return [f"O6: left after deletion: {left()}"]
-        return []
+def job_of(pod: Object) -> str:
+    """The TrainingJob whose pod this is."""
+    return str((pod["metadata"].get("labels") or {}).get(JOB_LABEL, ""))
 
 
 def _live(pod: Object) -> bool:
@@ -353,6 +373,6 @@ def _live(pod: Object) -> bool:
     )
 
 
-def _over(job: Object) -> bool:
+def is_over(job: Object) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(one["type"] == "Succeeded" and one["status"] in ("True", "False") for one in conditions)

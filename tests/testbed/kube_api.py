@@ -90,7 +90,7 @@ def _object(answer: httpx.Response) -> Object:
     return content
 
 
-def wait_for(look: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:
+def wait_for(look: Callable[[], T | None], what: str, seconds: float = 20.0, pause: float = 0.05) -> T:
     """The first value that is true of what `look` returns; an AssertionError with the last one otherwise."""
     deadline = time.monotonic() + seconds
     while True:
@@ -98,4 +98,4 @@ def wait_for(look: Callable[[], T | None], what: str, seconds: float = 20.0) -> 
         if found:
             return found
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s; last seen {found!r}"
-        time.sleep(0.05)
+        time.sleep(pause)
