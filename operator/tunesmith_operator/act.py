@@ -84,8 +84,8 @@ class Actor:
         Args:
             actions: of a plan.
             subject: whose plan it is.
-            first_look: done before an action that wants it, with what the server has answered to those before;
-                raises Outdated where something forbids to begin.
+            first_look: done before an action that wants it, with what the server has answered to those before
+                it; raises Outdated where something forbids to begin.
 
         Raises:
             InTheWay: one cannot be done now.

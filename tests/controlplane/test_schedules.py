@@ -10,7 +10,7 @@ from tests.controlplane.cluster import Cluster
 from tests.controlplane.schedules import Play, Step, play_all, schedule
 from tests.controlplane.stage import stage_of
 
-SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "50"))
+SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "200"))
 FIRST = int(os.environ.get("TUNESMITH_FIRST_SEED", "1"))
 AT_ONCE = 25
 LENGTH = 40
