@@ -46,7 +46,6 @@ def obstruct(serving: Serving, namespace: str, name: str, letter: str) -> None:
         "metadata": {"name": revision, "namespace": namespace},
         "spec": {"predictor": {"minReplicas": 1}},
     }
-    serving.player.hold = lambda service: service["metadata"]["name"] == revision
     serving.cluster.api.create(INFERENCE_SERVICE, foreign)
 
 
@@ -92,7 +91,6 @@ def test_no_verb_is_unused_and_none_is_lacking(serving: Serving, namespace: str,
         used = {verb for one in stage.proxy.seen if (verb := verb_of(one)) is not None}
     finally:
         stage.end()
-        serving.player.hold = lambda service: False
         serving.operator().port()
     assert {verb for verb in used if verb[0] in SERVING} == granted()
 
@@ -173,12 +171,9 @@ def test_verb_that_is_lacking_is_named(serving: Serving, namespace: str, verb: V
         return any(sentence in line and namespace in line for line in lines)
 
     before(serving, namespace)
-    try:
-        with without(serving.cluster, verb):
-            after(serving, namespace)
-            if verb == ("inferenceservices", "delete"):
-                serving.stable(namespace, "b")
-            wait_for(said, f"a word about {verb}", 45)
-            serving.cluster.api.delete(MODEL_DEPLOYMENT, namespace, "flowers")
-    finally:
-        serving.player.hold = lambda service: False
+    with without(serving.cluster, verb):
+        after(serving, namespace)
+        if verb == ("inferenceservices", "delete"):
+            serving.stable(namespace, "b")
+        wait_for(said, f"a word about {verb}", 45)
+        serving.cluster.api.delete(MODEL_DEPLOYMENT, namespace, "flowers")

@@ -1,8 +1,8 @@
 """Plays KServe and a gateway before a real API server, as tests direct: their objects, not their traffic.
 
-Of an InferenceService comes a Deployment and a Service, as KServe 0.20 makes them in Standard mode; the real
-controllers make pods of the Deployment. HTTPRoutes are accepted, and predictions through the gateway's
-address are answered as the route says. The real ones are in tests/cluster.
+Of an InferenceService with a model comes a Deployment and a Service, as KServe 0.20 makes them in Standard
+mode; the real controllers make pods of the Deployment. HTTPRoutes are accepted, and predictions through the
+gateway's address are answered as the route says. The real ones are in tests/cluster.
 """
 
 import contextlib
@@ -99,7 +99,9 @@ class ServingPlayer:
         while not self._stop.wait(LOOK_SECONDS):
             with contextlib.suppress(httpx.HTTPError, OSError):
                 for service in self._api.list(INFERENCE_SERVICE, ""):
-                    if not service["metadata"].get("deletionTimestamp") and not self.hold(service):
+                    going = service["metadata"].get("deletionTimestamp")
+                    ours = "model" in service["spec"]["predictor"]
+                    if ours and not going and not self.hold(service):
                         self._serve(service)
             with contextlib.suppress(httpx.HTTPError, OSError):
                 routes = self._api.list(HTTP_ROUTE, "")
