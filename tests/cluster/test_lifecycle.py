@@ -35,7 +35,7 @@ def test_node_leaves_nothing_behind(folder: Path) -> None:
     node = Node.up(folder)
     running = snapshot(folder)
     unchanged = {what for what, lines in before.items() if running[what] == lines}
-    assert unchanged == {"mounts"}, "the comparison sees what a node does"
+    assert unchanged <= {"mounts"}, "the comparison sees what a node does"
     node.down()
     assert_same(before, snapshot(folder))
 
