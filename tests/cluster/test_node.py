@@ -20,10 +20,21 @@ GREETING = "it is me"
 
 @pytest.fixture
 def web(node: Node, namespace: Namespace) -> Namespace:
-    """A namespace where a pod answers behind the Service `web`."""
+    """A namespace where a pod answers behind the Service `web`, and kube-proxy has heard of it."""
     namespace.apply(pod("web", "serve", ":8080", GREETING), service("web", 8080))
     namespace.wait("pod", "web", "Ready")
+    wait_for(lambda: asked_from_here(namespace), "the Service has a way to its pod")
     return namespace
+
+
+def asked_from_here(namespace: Namespace) -> str:
+    """What the Service `web` answers to this machine; nothing while it refuses, having no pod."""
+    found = namespace.find("service", "web")
+    assert found is not None
+    try:
+        return httpx.get(f"http://{found['spec']['clusterIP']}/", timeout=10).text
+    except httpx.ConnectError:
+        return ""
 
 
 def test_node_runs_the_version_that_the_control_plane_has(node: Node) -> None:
@@ -50,18 +61,13 @@ def test_pod_resolves_a_service_and_reaches_it_by_its_name(web: Namespace) -> No
 
 
 def test_service_is_reached_from_this_machine(web: Namespace) -> None:
-    found = web.find("service", "web")
-    assert found is not None
-    assert httpx.get(f"http://{found['spec']['clusterIP']}/", timeout=10).text == GREETING
+    assert asked_from_here(web) == GREETING
 
 
-def test_pod_reaches_itself_through_its_service(node: Node, namespace: Namespace) -> None:
-    # Needs the bridge to send a packet back where it came from, and the pod to be asked in its own name.
-    namespace.apply(pod("web", "serve", ":8080", GREETING), service("web", 8080))
-    namespace.wait("pod", "web", "Ready")
-    command = ("exec", "--namespace", namespace.name, "web", "--", "/errand", "get")
-    address = f"http://web.{namespace.name}.svc.cluster.local/"
-    assert node.kubectl(*command, address) == GREETING
+def test_pod_reaches_itself_through_its_service(node: Node, web: Namespace) -> None:
+    # The bridge has to send a packet back where it came from.
+    command = ("exec", "--namespace", web.name, "web", "--", "/errand", "get")
+    assert node.kubectl(*command, f"http://web.{web.name}.svc.cluster.local/") == GREETING
 
 
 def test_names_outside_the_cluster_do_not_exist(node: Node, namespace: Namespace) -> None:
