@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,11 @@ def test_upgrade_finds_kserve_and_uninstalling_keeps_what_people_made(site: Site
 
 
 def test_kubectl_installs_the_same_as_helm_and_helm_can_take_it_over(site: Site) -> None:
+    whole, training = str(MANIFESTS / "install"), kustomized(MANIFESTS / "install" / "training")
+    with pytest.raises(AssertionError, match='no matches for kind "ClusterServingRuntime"'):
+        site.plane.kubectl("apply", "--server-side", "-k", whole)
+    assert site.stored(training).keys() == training.keys()
     site.has_kserve()
-    whole = str(MANIFESTS / "install")
     said = site.plane.kubectl("apply", "--server-side", "-k", whole)
     objects = kustomized(MANIFESTS / "install")
     assert len(said.splitlines()) == len(objects)
@@ -212,6 +216,24 @@ def test_kubectl_installs_the_same_as_helm_and_helm_can_take_it_over(site: Site)
     by_helm = site.stored(objects)
     assert specs(by_helm) == specs(by_kubectl)
     assert by_helm["Deployment", NAMESPACE, "tunesmith-operator"]["metadata"]["labels"]["helm.sh/chart"]
+
+
+def test_editors_of_a_namespace_may_write_both_resources_and_not_what_is_verified(site: Site) -> None:
+    site.namespace("people")
+    site.install()
+    site.plane.kubectl("create", "rolebinding", "jane", "--clusterrole=edit", "--user=jane", "-n", "people")
+
+    def may(verb: str, resource: str, subresource: str = "") -> bool:
+        what = {"group": "tunesmith.dev", "resource": resource, "subresource": subresource}
+        asked = {"namespace": "people", "verb": verb, **what}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        review = site.api.post(path, {"spec": {"user": "jane", "resourceAttributes": asked}})
+        return bool(review["status"]["allowed"])
+
+    for resource in ("trainingjobs", "modeldeployments"):
+        wait_for(partial(may, "create", resource), f"an editor may create {resource}", PATIENCE)
+        assert may("get", resource)
+        assert not may("patch", resource, "status")
 
 
 def specs(objects: dict[Key, Object]) -> dict[Key, Object]:

@@ -158,6 +158,20 @@ def test_gateway_is_told_to_the_operator() -> None:
     assert not [one for one in container(rendered())["args"] if one.startswith("--gateway")]
 
 
+def test_operator_of_some_namespaces_may_read_the_gateway_in_another() -> None:
+    values = {"gateway": {"name": "public", "namespace": "gateways", "domain": "models.example"}}
+    objects = rendered(values | {"watchNamespaces": ["vision"]})
+    role = objects["Role", "gateways", "tunesmith-operator-gateway"]
+    assert role["rules"] == [
+        {
+            "apiGroups": ["gateway.networking.k8s.io"],
+            "resources": ["gateways"],
+            "resourceNames": ["public"],
+            "verbs": ["get"],
+        }
+    ]
+
+
 def test_gateway_without_its_namespace_is_refused_with_what_is_missing() -> None:
     assert "set gateway.namespace" in refusal({"gateway.name": "public"})
 

@@ -7,6 +7,10 @@ from pathlib import Path
 import yaml
 from tests.testbed.installation import CHART, MANIFESTS, REPOSITORY, container, kustomized, rendered
 
+from tunesmith_operator.settings import Settings
+from tunesmith_predictor.__main__ import _parse
+
+KUBERNETES_GRACE_SECONDS = 30
 SETTINGS = ("--gateway=gateways/public", "--gateway-domain=models.example")
 
 
@@ -32,6 +36,18 @@ def test_every_pod_meets_pod_security_restricted_as_far_as_a_file_can_say() -> N
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert {"name": "tmp", "mountPath": "/tmp"} in one["volumeMounts"]
+
+
+def test_runtime_is_the_one_that_the_operator_names_and_the_predictor_understands() -> None:
+    runtime = kustomized(MANIFESTS / "serving")["ClusterServingRuntime", "", Settings("").serving_runtime]
+    (server,) = runtime["spec"]["containers"]
+    assert server["command"] == ["python", "-m", "tunesmith_predictor"]
+    options = _parse([*server["args"], "--model-name=flowers"])
+    assert (str(options.model_dir), options.model_name) == ("/mnt/models", "flowers")
+    ports = [port["containerPort"] for port in server["ports"]]
+    assert ports == [options.http_port, options.grpc_port]
+    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep + options.drain_seconds + options.grace_seconds < KUBERNETES_GRACE_SECONDS
 
 
 def test_overlay_of_the_readme_has_images_and_gateway_of_ones_own(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- end }}
 
-{{/* The only document of a kind in one of the files that `make generate` copies here, as JSON. Arguments: the root, the
-     file, the kind. */}}
+{{/* The only document of a kind in one of the files that `make generate` copies here, as JSON.
+     Arguments: the root, the file, the kind. */}}
 {{- define "tunesmith.document" -}}
 {{- $root := index . 0 -}}{{- $kind := index . 2 -}}
 {{- range regexSplit "(?m)^---$" ($root.Files.Get (printf "files/%s" (index . 1))) -1 -}}
