@@ -79,4 +79,4 @@ def test_application_of_argo_cd_installs_the_chart_with_values_that_it_takes(tmp
     )
     arguments = container(objects)["args"]
     assert set(SETTINGS) < set(arguments)
-    assert "--trainer-image=registry.example/mirror/tunesmith/trainer:0.1.0" in arguments
+    assert "--trainer-image=registry.example/tunesmith/trainer:0.1.0" in arguments
