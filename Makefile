@@ -141,10 +141,11 @@ IMAGES := operator trainer predictor
 BASE_IMAGE ?= python:3.11-slim-bookworm
 REGISTRY ?= tunesmith.dev
 TAG ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo latest)
-BUILDER ?= $(firstword $(foreach one,docker podman buildah,$(if $(shell command -v $(one)),$(one))))
+BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker || command -v podman || command -v buildah)
 BUILD_FLAGS ?=
-# One date for every file, so that two builds do not differ.
-REPRODUCIBLE = $(if $(filter docker,$(notdir $(BUILDER))),--build-arg SOURCE_DATE_EPOCH=0,--layers --timestamp 0)
+# One date for every file, so that two builds do not differ. Docker finds the ignore file by itself.
+DIALECT = $(if $(filter docker,$(notdir $(BUILDER))),--build-arg SOURCE_DATE_EPOCH=0,\
+	--layers --timestamp 0 --ignorefile images/$*/Dockerfile.dockerignore)
 
 .PHONY: images
 images: $(addprefix image-,$(IMAGES)) ## The three images (BASE_IMAGE= REGISTRY= TAG= BUILDER= BUILD_FLAGS=), and their sizes
@@ -152,8 +153,8 @@ images: $(addprefix image-,$(IMAGES)) ## The three images (BASE_IMAGE= REGISTRY=
 
 image-%:
 	@test -n '$(BUILDER)' || { echo 'Images are built by docker, podman or buildah: install one of them' >&2; exit 1; }
-	$(BUILDER) build $(REPRODUCIBLE) $(BUILD_FLAGS) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
-	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	$(BUILDER) build $(DIALECT) $(BUILD_FLAGS) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	  --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 	  --file images/$*/Dockerfile --tag $(REGISTRY)/$*:$(TAG) .
 
 ## Generated files.
