@@ -104,6 +104,11 @@ class Site:
         """Nothing of ours is left."""
         self.helm("uninstall", RELEASE, "--ignore-not-found")
         self.plane.kubectl("delete", "crd", *CRDS, RUNTIME_CRD, "--ignore-not-found")
+        wait_for(
+            lambda: "serving.kserve.io" not in self.plane.kubectl("api-versions"),
+            "KServe's API is no longer listed",
+            PATIENCE,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,13 @@ def site(bare: Site) -> Iterator[Site]:
     bare.namespace(NAMESPACE)
     yield bare
     bare.clear()
+
+
+@pytest.fixture
+def kubectl_site(site: Site) -> Iterator[Site]:
+    """The same; what kubectl installs is removed even if Helm has not taken it over."""
+    yield site
+    site.plane.kubectl("delete", "--ignore-not-found", "-k", str(MANIFESTS / "install" / "training"))
 
 
 def operator_of(site: Site, deployment: Object, folder: Path) -> Operator:
@@ -195,7 +207,8 @@ def test_upgrade_finds_kserve_and_uninstalling_keeps_what_people_made(site: Site
     assert again == kept
 
 
-def test_kubectl_installs_the_same_as_helm_and_helm_can_take_it_over(site: Site) -> None:
+def test_kubectl_installs_the_same_as_helm_and_helm_can_take_it_over(kubectl_site: Site) -> None:
+    site = kubectl_site
     whole, training = str(MANIFESTS / "install"), kustomized(MANIFESTS / "install" / "training")
     with pytest.raises(AssertionError, match='no matches for kind "ClusterServingRuntime"'):
         site.plane.kubectl("apply", "--server-side", "-k", whole)
