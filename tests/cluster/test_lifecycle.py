@@ -26,8 +26,9 @@ def folder(capable: None, tmp_path: Path) -> Iterator[Path]:
 
 
 def assert_same(before: Snapshot, after: Snapshot) -> None:
-    for what, lines in before.items():
-        assert after[what] == lines, f"{what} changed"
+    come = {what: after[what] - before[what] for what in before if after[what] - before[what]}
+    gone = {what: before[what] - after[what] for what in before if before[what] - after[what]}
+    assert (come, gone) == ({}, {})
 
 
 def test_node_leaves_nothing_behind(folder: Path) -> None:

@@ -23,7 +23,10 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def lock(seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it, and leaves no file."""
+    """One process at a time; the lock leaves no file, and ends with the process that holds it.
+
+    Of a process that is killed, what it was about to start holds the lock until it carries the node's mark.
+    """
     descriptor = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
     deadline = time.monotonic() + seconds
     try:

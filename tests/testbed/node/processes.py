@@ -88,9 +88,12 @@ class Processes:
         raise TimeoutError(f"{name} (process {pid}) does not end.")
 
     def kill_all(self, seconds: float = 20) -> None:
-        """Kill all of them, again and again until none is left."""
+        """Kill all of them, until twice none is found: one may be born where the look has been."""
         deadline = time.monotonic() + seconds
-        while found := self.all():
+        looks_in_vain = 0
+        while looks_in_vain < 2:
+            found = self.all()
+            looks_in_vain = 0 if found else looks_in_vain + 1
             for one in found:
                 self._signal(one.pid, signal.SIGKILL)
             if time.monotonic() > deadline:
