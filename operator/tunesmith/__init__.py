@@ -3,5 +3,3 @@
 Each verb is a module whose functions do the work and raise `TunesmithError`; `cli` only reads the arguments
 and shows the outcome. Training runs in a process of its own, so this package needs no torch.
 """
-
-__version__ = "0.1.0"

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tunesmith import __version__
 from tunesmith.files import default_cache
+from tunesmith_api import __version__
 from tunesmith_api.reasons import EXIT_CODES, Reason, TunesmithError, exit_code
 
 DEBUG = "TUNESMITH_DEBUG"

@@ -4,3 +4,6 @@
 CEL, so that ``kubectl apply`` and ``tunesmith validate`` refuse the same things with the same sentences.
 Nothing in here knows of clusters, torch or ray.
 """
+
+__version__ = "0.1.0"
+"""Of the whole distribution; an image holds no metadata of it, as it holds only some of its packages."""

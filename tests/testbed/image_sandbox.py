@@ -73,7 +73,7 @@ def unpacked(image: str, place: Path) -> Iterator[Sandbox]:
 
 def _mount(stack: ExitStack, target: Path, *arguments: str) -> None:
     _run("mount", *arguments, str(target))
-    stack.callback(_run, "umount", str(target))
+    stack.callback(_run, "umount", "--lazy", str(target))
 
 
 def _run(*command: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith_api import __version__
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = {
     "tunesmith": REPOSITORY / "operator" / "tunesmith",
@@ -86,6 +88,10 @@ def test_wheel_holds_every_module_at_the_top(tmp_path: Path) -> None:
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert inside == expected
+
+
+def test_version_in_the_code_is_the_distributions() -> None:
+    assert __version__ == tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_operator_folder_never_shadows_pythons_own_module() -> None:

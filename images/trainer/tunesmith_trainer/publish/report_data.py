@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tunesmith_api import __version__
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import to_yaml
 from tunesmith_package.activation import overlay_png
@@ -130,7 +131,7 @@ def report_data(run: Run) -> ReportData:
 
 def created_by() -> str:
     """Program and version, as in the package's manifest."""
-    return f"tunesmith {version('tunesmith')}"
+    return f"tunesmith {__version__}"
 
 
 def verdict(verification: Verification) -> str:
@@ -373,14 +374,14 @@ def _suspects(run: Run) -> tuple[SuspectLabel, ...]:
 
 
 def _reproduction(run: Run) -> ReproductionFacts:
-    packages = ("tunesmith", "torch", "torchvision", "ray", "optuna", "onnxruntime", "pillow", "numpy")
+    packages = ("torch", "torchvision", "ray", "optuna", "onnxruntime", "pillow", "numpy")
     spec = run.job.spec
     return ReproductionFacts(
         spec_yaml=to_yaml(run.job),
         run_key=run.run_key,
         seeds=(("search", str(spec.search.seed)), ("split", str(spec.dataset.split.seed))),
         digests=(("dataset", run.dataset.digest), ("pretrained weights", run.facts.weights_digest)),
-        versions=tuple((name, version(name)) for name in packages),
+        versions=(("tunesmith", __version__), *((name, version(name)) for name in packages)),
         machine=(
             ("processor", platform.processor() or platform.machine()),
             ("cores", str(os.cpu_count())),
