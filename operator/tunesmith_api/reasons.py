@@ -401,6 +401,7 @@ EXIT_CODES: dict[Reason, int] = {
     Reason.SELF_TEST_FAILED: 29,
     Reason.DEADLINE_EXCEEDED: 30,
     Reason.RUN_IN_PROGRESS: 31,
+    Reason.CANARY_REJECTED: 32,
     Reason.INTERNAL_ERROR: 63,
     Reason.INTERRUPTED: 75,
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunesmith_api.fields import API_VERSION
 from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_api.revisions import PREDICTOR_PORT, REVISION_HEADER, predictor_name
 from tunesmith_operator.kinds import (
     DEPLOYMENT_LABEL,
     FIELD_MANAGER,
@@ -28,13 +29,10 @@ from tunesmith_operator.settings import Settings
 
 USER = 65532
 MODEL_FOLDER, PVC_FOLDER = "/mnt/models", "/mnt/pvc"
-PORT = 8080
 REVISION_LABEL = "tunesmith.dev/revision"
 DIGEST_ANNOTATION, URI_ANNOTATION = "tunesmith.dev/digest", "tunesmith.dev/uri"
 MARK_ANNOTATION = "tunesmith.dev/content"
 """Stands for what we wrote into an object."""
-REVISION_HEADER = "x-tunesmith-revision"
-"""A request with this header goes to the revision that it names."""
 _REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 _GRACE_SECONDS = 40
@@ -67,11 +65,6 @@ def _serving(deployment: ModelDeployment) -> Object:
 def host_name(deployment: ModelDeployment, settings: Settings) -> str:
     """Where predictions are asked for at the gateway."""
     return f"{deployment.name}.{deployment.metadata.namespace}.{settings.gateway_domain}"
-
-
-def predictor_service(revision: str) -> str:
-    """The Service that KServe makes of a revision."""
-    return f"{revision}-predictor"
 
 
 def inference_service(
@@ -260,14 +253,14 @@ def http_route(
 
 
 def _backend(revision: str) -> dict[str, Any]:
-    return {"name": predictor_service(revision), "port": 80}
+    return {"name": predictor_name(revision), "port": 80}
 
 
 def stable_service(deployment: ModelDeployment, revision: str) -> Object:
     """Where the stable revision answers inside a cluster without a gateway."""
     spec = {
         "selector": {REVISION_LABEL: revision, "component": "predictor"},
-        "ports": [{"name": "http", "port": 80, "targetPort": PORT}],
+        "ports": [{"name": "http", "port": 80, "targetPort": PREDICTOR_PORT}],
     }
     return marked({**_head(SERVICE, deployment, deployment.name), "spec": spec})
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.model_deployment import ModelDeployment
 from tunesmith_api.reasons import Reason
+from tunesmith_api.revisions import predictor_name
 from tunesmith_api.status import TrainingJobStatus
 from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import (
@@ -33,7 +34,6 @@ from tunesmith_operator.model_deployment.children import (
     REVISION_LABEL,
     URI_ANNOTATION,
     mark_of,
-    predictor_service,
 )
 from tunesmith_operator.model_deployment.observed import (
     Child,
@@ -154,8 +154,8 @@ class Observer:
             revisions[name] = parse_revision(
                 one,
                 self._child(INFERENCE_SERVICE, one),
-                by_name.get(predictor_service(name)),
-                predictor_service(name) in there,
+                by_name.get(predictor_name(name)),
+                predictor_name(name) in there,
                 tuple(sorted(map(parse_pod, own), key=lambda pod: (pod.created, pod.name))),
             )
         return revisions

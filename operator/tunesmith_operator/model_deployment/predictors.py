@@ -11,10 +11,10 @@ from datetime import datetime
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from tunesmith_api.revisions import PREDICTOR_PORT
 from tunesmith_api.status import CanaryStatus
 from tunesmith_operator.kinds import Key
 from tunesmith_operator.model_deployment.analysis import Counts, Window
-from tunesmith_operator.model_deployment.children import PORT
 from tunesmith_operator.model_deployment.pods import PredictorPod
 
 SECONDS = 3.0
@@ -145,7 +145,7 @@ class Meter:
     async def _counts(self, pod: PredictorPod) -> Counts | None:
         try:
             async with self._room:
-                text = await self._get(f"http://{_host(pod.address)}:{PORT}/metrics")
+                text = await self._get(f"http://{_host(pod.address)}:{PREDICTOR_PORT}/metrics")
             return read_counts(text)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
@@ -226,4 +226,4 @@ def _host(address: str) -> str:
 
 def addresses(pods: Iterable[PredictorPod]) -> list[str]:
     """HOST:PORT of each pod that is ready."""
-    return [f"{_host(pod.address)}:{PORT}" for pod in pods if pod.ready and pod.address]
+    return [f"{_host(pod.address)}:{PREDICTOR_PORT}" for pod in pods if pod.ready and pod.address]

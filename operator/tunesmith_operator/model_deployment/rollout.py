@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from tunesmith_api import revisions
 from tunesmith_api.model_deployment import Rollout
 from tunesmith_api.reasons import Reason
 from tunesmith_api.status import (
@@ -126,13 +127,8 @@ def warm(state: State, rollout: Rollout, now: datetime) -> HistoryEntry | None:
 
 def predecessor(state: State, without: str | None = None) -> HistoryEntry | None:
     """The last revision before the stable one that had all the traffic and was not sent away since."""
-    gone = {state.stable.revision if state.stable else "", without or ""}
-    for entry in state.history:
-        if entry.outcome == "Promoted" and entry.revision not in gone:
-            return entry
-        if entry.outcome in ("RolledBack", "Rejected"):
-            gone.add(entry.revision)
-    return None
+    stable = state.stable.revision if state.stable else None
+    return revisions.predecessor(state.history, stable, without)
 
 
 def _wanted(state: State, target: Target | None, rollout: Rollout) -> Target | None:
