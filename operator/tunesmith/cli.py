@@ -13,18 +13,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tunesmith.cli_cluster import cluster_app
+from tunesmith.cli_options import Digest, Model, Output, OutputOption, console
+from tunesmith.cli_predict import predict_app
 from tunesmith.files import default_cache
 from tunesmith_api import __version__
 from tunesmith_api.reasons import EXIT_CODES, Reason, TunesmithError, exit_code
 
 DEBUG = "TUNESMITH_DEBUG"
-
-
-class Output(StrEnum):
-    """How a command answers."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class Device(StrEnum):
@@ -55,29 +51,6 @@ CacheDir = Annotated[
     ),
 ]
 DEFAULT_CACHE = default_cache()
-
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json for programs.")]
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A model package: file:///..., s3://..., its folder, or the file that `run --result` wrote.",
-    ),
-]
-Digest = Annotated[
-    str | None,
-    typer.Option("--digest", help="Refuse a package whose manifest has another digest (sha256:...)."),
-]
-
-
-FILE_COLUMNS = 200
-"""Columns of a table that goes to a file or another program, where no terminal says how wide it is."""
-
-
-def console() -> Console:
-    """Standard output; as wide as the terminal, or wide enough for any table where there is none."""
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if known else FILE_COLUMNS)
 
 
 @app.callback(
@@ -184,50 +157,7 @@ def verify(model: Model, digest: Digest = None, output: OutputOption = Output.TA
     raise typer.Exit(verify_files(model, console(), digest=digest, as_json=output is Output.JSON))
 
 
-@app.command(
-    epilog="Example: `tunesmith predict file:///home/me/models/flowers/3f2a... photo.jpg --explain why/`"
-)
-def predict(
-    model: Model,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG files.", exists=True, dir_okay=False)
-    ],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to show for each image.")] = 3,
-    explain: Annotated[
-        Path | None,
-        typer.Option(
-            "--explain",
-            metavar="DIR",
-            help="Also write each image with what spoke for its class marked, as PNG.",
-            file_okay=False,
-        ),
-    ] = None,
-    digest: Digest = None,
-    output: OutputOption = Output.TABLE,
-    wait: Annotated[
-        float, typer.Option("--wait", metavar="SECONDS", min=0, help="For a predictor that is starting.")
-    ] = 0.0,
-) -> None:
-    """Predict the classes of images with a model package, by ONNX Runtime, or ask a running predictor.
-
-    The address of what `tunesmith serve` or a cluster serves may stand in place of the package:
-    `tunesmith predict http://localhost:8080 photo.jpg`.
-
-    Probabilities are calibrated: of predictions made with 0.9, about nine in ten are right on photos like
-    those of the test split.
-    """
-    from tunesmith.predict import predict_images
-
-    predict_images(
-        model,
-        images,
-        console(),
-        top=top,
-        explain=explain,
-        digest=digest,
-        as_json=output is Output.JSON,
-        wait_seconds=wait,
-    )
+app.registered_commands += predict_app.registered_commands
 
 
 @app.command(epilog="Example: `tunesmith serve result.json --port 8080`")
@@ -298,92 +228,7 @@ def fetch_data_command(
         write_samples(name, to, samples, say=typer.echo)
 
 
-ClusterName = Annotated[str, typer.Argument(metavar="NAME", help="The TrainingJob's name.")]
-Namespace = Annotated[
-    str | None,
-    typer.Option("--namespace", "-n", help="Of the cluster.", show_default="the context's own, as kubectl's"),
-]
-IN_A_CLUSTER = "In a cluster"
-
-
-@app.command(
-    rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith submit -f job.yaml --follow -n vision`"
-)
-def submit(
-    file: Annotated[
-        Path, typer.Option("--filename", "-f", help="YAML with TrainingJobs.", exists=True, dir_okay=False)
-    ],
-    namespace: Namespace = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Stay, show the training and end with its exit code.")
-    ] = False,
-) -> None:
-    """Have a cluster train: create the TrainingJobs of a file, or change what may change of them.
-
-    The same as `kubectl apply -f`, after the same checks as `tunesmith validate`.
-    """
-    from tunesmith import cluster_jobs
-    from tunesmith.cluster import Cluster
-
-    raise typer.Exit(cluster_jobs.submit(Cluster(namespace), file, console(), follow=follow))
-
-
-@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith status flowers -n vision`")
-def status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One job in full.")] = None,
-    namespace: Namespace = None,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show a TrainingJob in full, or a line for each of a namespace."""
-    from tunesmith import cluster_jobs
-    from tunesmith.cluster import Cluster
-
-    cluster_jobs.show_status(Cluster(namespace), name, console(), as_json=output is Output.JSON)
-
-
-@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith logs -f flowers`")
-def logs(
-    name: ClusterName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job is over.")] = False,
-    namespace: Namespace = None,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show a TrainingJob's training as `tunesmith run` would, from the logs of its pods."""
-    from tunesmith import cluster_jobs
-    from tunesmith.cluster import Cluster
-
-    as_json = output is Output.JSON
-    raise typer.Exit(
-        cluster_jobs.follow_job(Cluster(namespace), name, console(), as_json=as_json, follow=follow)
-    )
-
-
-@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith wait flowers --timeout 7200`")
-def wait(
-    name: ClusterName,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, metavar="SECONDS")] = 86_400,
-    namespace: Namespace = None,
-) -> None:
-    """Wait until a TrainingJob is over; the exit code is that of `tunesmith run` (30: not over in time)."""
-    from tunesmith import cluster_jobs
-    from tunesmith.cluster import Cluster
-
-    raise typer.Exit(cluster_jobs.wait_for(Cluster(namespace), name, console(), timeout=timeout))
-
-
-@app.command(rich_help_panel=IN_A_CLUSTER, epilog="Example: `tunesmith cancel flowers`")
-def cancel(
-    name: ClusterName,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete it instead; what lies in the store stays.")
-    ] = False,
-    namespace: Namespace = None,
-) -> None:
-    """Stop a TrainingJob: suspended, it can go on later from where it was."""
-    from tunesmith import cluster_jobs
-    from tunesmith.cluster import Cluster
-
-    cluster_jobs.cancel(Cluster(namespace), name, console(), delete=delete)
+app.registered_commands += cluster_app.registered_commands
 
 
 @app.command()

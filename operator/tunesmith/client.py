@@ -7,6 +7,12 @@ Example:
     model = client.open_model(outcome.job.status.model.uri, digest=outcome.job.status.model.digest)
     [prediction] = model.predict(["photo.jpg"])
     prediction.label, prediction.probability
+
+What is in a cluster, with the rights that kubectl has:
+    client.submit("job.yaml")
+    client.wait("flowers") == 0
+    client.wait("deployment/flowers") == 0
+    [prediction] = client.predict("deployment/flowers", ["photo.jpg"])
 """
 
 from __future__ import annotations
@@ -15,22 +21,51 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith.addresses import with_absolute_addresses
+from tunesmith.cluster_client import (
+    cancel,
+    explain,
+    pause,
+    predict,
+    promote,
+    resume,
+    rollback,
+    status,
+    submit,
+    wait,
+)
 from tunesmith.files import default_cache
 from tunesmith.job_file import read_job_file
 from tunesmith.line_views import PlainView
 from tunesmith.local_run import run_job
 from tunesmith.model_reference import model_reference
 from tunesmith.outcome import Outcome
+from tunesmith.prediction import Prediction
 from tunesmith_api.reasons import SpecInvalid
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import validate_object
 from tunesmith_package.inference import Predictor
 from tunesmith_package.package import ModelPackage, open_package
+
+__all__ = [
+    "Model",
+    "Prediction",
+    "cancel",
+    "explain",
+    "open_model",
+    "pause",
+    "predict",
+    "promote",
+    "resume",
+    "rollback",
+    "run",
+    "status",
+    "submit",
+    "wait",
+]
 
 
 def run(
@@ -63,21 +98,6 @@ def run(
         view = PlainView(stream, job.spec.objectives[0].metric)
         cache = default_cache() if cache_dir is None else Path(cache_dir).absolute()
         return run_job(job, cache_dir=cache, view=view, device=device)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one image.
-
-    Attributes:
-        label: the most probable class.
-        probability: its calibrated probability.
-        probabilities: of every class, in the order of `Model.labels`.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
 
 
 class Model:

@@ -1,9 +1,9 @@
-"""``tunesmith submit``, ``status``, ``logs``, ``wait``, ``cancel``: TrainingJobs in a cluster, for people."""
+"""``tunesmith submit``, ``status``, ``logs``, ``wait``, ``cancel``: what is in a cluster, for people."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from rich.text import Text
 
 from tunesmith import wording
 from tunesmith.cluster import Cluster
+from tunesmith.cluster_names import reference
+from tunesmith.deployment_view import NO_OPERATOR, details, overview
+from tunesmith.following import DAY, Say, follow
 from tunesmith.job_file import read_text
 from tunesmith.line_views import JsonView, PlainView, View, compact
 from tunesmith.live_view import LiveView
 from tunesmith.outcome import metrics_table, places
 from tunesmith.run_state import RunState
-from tunesmith_api.reasons import EXIT_CODES, DeadlineExceeded, Reason, SpecInvalid, reason_named
+from tunesmith_api.model_deployment import ModelDeployment
+from tunesmith_api.reasons import EXIT_CODES, Reason, SpecInvalid, reason_named
 from tunesmith_api.status import Condition, TrainingJobStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_api.validation import load_documents
@@ -30,7 +34,7 @@ STYLES = {"Succeeded": "green", "Failed": "red", "Suspended": "yellow"}
 
 
 def submit(cluster: Cluster, path: Path, console: Console, *, follow: bool) -> int:
-    """Create the TrainingJobs of a file, and follow the only one to its end when asked to.
+    """Create the resources of a file, and follow the only TrainingJob to its end when asked to.
 
     Returns:
         0, or the exit code of the job that was followed.
@@ -39,41 +43,66 @@ def submit(cluster: Cluster, path: Path, console: Console, *, follow: bool) -> i
         SpecInvalid: something in the file breaks a rule; nothing is submitted then.
     """
     text = read_text(path)
-    jobs = {one.name for one in load_documents(text, str(path)) if isinstance(one, TrainingJob)}
-    if not jobs:
-        raise SpecInvalid(f"There is no TrainingJob in {path}.", "Add one: it says what to train on.")
-    if follow and len(jobs) > 1:
-        raise SpecInvalid(
-            f"{path} holds several TrainingJobs.", "Leave --follow out, or submit one at a time."
-        )
-    # As it was written: what is left out stays with the server, and a later kubectl apply sees no difference.
+    resources = load_documents(text, str(path))
+    jobs = [one.name for one in resources if isinstance(one, TrainingJob)]
+    if follow and len(jobs) != 1:
+        held = "several TrainingJobs" if jobs else "no TrainingJob"
+        raise SpecInvalid(f"{path} holds {held}.", "Leave --follow out, or submit one job at a time.")
+    submit_documents(cluster, text, lambda said: console.print(said, soft_wrap=True))
+    if follow:
+        return follow_job(cluster, jobs[0], console, as_json=False)
+    deployments = [f"deployment/{one.name}" for one in resources if not isinstance(one, TrainingJob)]
+    commands = [*(f"logs -f {name}" for name in jobs[:1]), *(f"wait {name}" for name in deployments[:1])]
+    for command in commands:
+        console.print(f"Follow it with: tunesmith {command} -n {cluster.namespace}", soft_wrap=True)
+    return 0
+
+
+def submit_documents(cluster: Cluster, text: str, say: Say) -> list[TrainingJob | ModelDeployment]:
+    """Create the resources of a text that was checked, in its order.
+
+    As it was written: what is left out stays with the server, and a later kubectl apply sees no difference.
+    """
+    submitted: list[TrainingJob | ModelDeployment] = []
     for document in parse(text):
-        if (
-            isinstance(document, Mapping)
-            and document["metadata"]["name"] in jobs
-            and document["kind"] == "TrainingJob"
-        ):
-            job = cluster.submit(document)
-            console.print(f"Submitted {job.name} to the namespace {cluster.namespace}.", soft_wrap=True)
-    (name, *_) = sorted(jobs)
-    if not follow:
-        console.print(f"Follow it with: tunesmith logs -f {name} -n {cluster.namespace}", soft_wrap=True)
-        return 0
-    return follow_job(cluster, name, console, as_json=False)
+        is_job = document["kind"] == TrainingJob.KIND
+        kind = cluster.jobs if is_job else cluster.deployments
+        submitted.append(kind.submit(document))
+        name = submitted[-1].name if is_job else f"deployment/{submitted[-1].name}"
+        say(f"Submitted {name} to the namespace {cluster.namespace}.")
+    return submitted
 
 
 def show_status(cluster: Cluster, name: str | None, console: Console, *, as_json: bool) -> None:
-    """One job in full, or a line for each."""
-    jobs = [cluster.get(name)] if name else cluster.all()
-    if as_json:
-        for job in jobs:
-            print(compact(job.to_dict()), flush=True)
-    elif name:
-        console.print(*_details(jobs[0]), sep="\n")
-    elif jobs:
-        console.print(_overview(jobs))
+    """One resource in full, or a line for each."""
+    now = datetime.now(UTC)
+    named = reference(name) if name else None
+    jobs: list[TrainingJob] = []
+    deployments: list[ModelDeployment] = []
+    if named is None:
+        jobs, deployments = cluster.jobs.all(), cluster.deployments.all()
+    elif named.is_deployment:
+        deployments = [cluster.deployments.get(named.name)]
     else:
-        console.print(f"There are no TrainingJobs in the namespace {cluster.namespace}.")
+        jobs = [cluster.jobs.get(named.name)]
+    if as_json:
+        for one in (*jobs, *deployments):
+            print(compact(one.to_dict()), flush=True)
+    elif named is not None:
+        shown = details(deployments[0], now) if named.is_deployment else _details(jobs[0])
+        for part in shown:
+            console.print(part, soft_wrap=isinstance(part, Text))
+    elif jobs or deployments:
+        tables = [
+            *([_overview(jobs)] if jobs else []),
+            *([overview(deployments, now)] if deployments else []),
+        ]
+        for index, table in enumerate(tables):
+            console.print(*([""] if index else []), table, sep="\n")
+    else:
+        console.print(
+            f"There are no TrainingJobs and no ModelDeployments in the namespace {cluster.namespace}."
+        )
 
 
 def follow_job(cluster: Cluster, name: str, console: Console, *, as_json: bool, follow: bool = True) -> int:
@@ -89,7 +118,7 @@ def follow_job(cluster: Cluster, name: str, console: Console, *, as_json: bool, 
     Returns:
         0 for a verified model or one that goes on; else the exit code of the reason.
     """
-    job = cluster.get(name)
+    job = cluster.jobs.get(name)
     state = RunState()
     with _view(job, console, as_json=as_json) as view:
         seen: set[str] = set()
@@ -100,7 +129,7 @@ def follow_job(cluster: Cluster, name: str, console: Console, *, as_json: bool, 
                 for event in _events(cluster.log_lines(pod.metadata.name, follow=follow)):
                     state = state.after(event, time.monotonic())
                     view.show(event, state)
-            job = cluster.get(name)
+            job = cluster.jobs.get(name)
             if not follow or _ended(job):
                 break
             view.say(_sentence(job))
@@ -110,14 +139,7 @@ def follow_job(cluster: Cluster, name: str, console: Console, *, as_json: bool, 
     return exit_code_of(job)
 
 
-def wait_for(
-    cluster: Cluster,
-    name: str,
-    console: Console,
-    *,
-    timeout: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> int:
+def wait_for(cluster: Cluster, name: str, say: Say, *, timeout: float = DAY) -> int:
     """Wait until a job is over; tells each change of what is the case.
 
     Returns:
@@ -126,39 +148,26 @@ def wait_for(
     Raises:
         DeadlineExceeded: it is not over within ``timeout`` seconds.
     """
-    deadline = clock() + timeout
-    said = ""
-    while True:
-        for job in cluster.watch(name):
-            if (sentence := _sentence(job)) != said:
-                console.print(Text(sentence), soft_wrap=True)
-                said = sentence
-            if _ended(job):
-                return exit_code_of(job)
-            if clock() > deadline:
-                break
-        if clock() > deadline:
-            raise DeadlineExceeded(
-                f"{name} is not over after {timeout:g} s; it goes on.",
-                f"See it with tunesmith status {name}.",
-            )
+
+    def end(job: TrainingJob) -> int | None:
+        return exit_code_of(job) if _ended(job) else None
+
+    return follow(cluster.jobs, name, end, _sentence, _sentence, say, timeout=timeout)
 
 
-def cancel(cluster: Cluster, name: str, console: Console, *, delete: bool) -> None:
+def cancel(cluster: Cluster, name: str, say: Say, *, delete: bool) -> None:
     """Suspend a job, or delete it; what lies in the store stays in either case."""
-    job = cluster.get(name)
+    job = cluster.jobs.get(name)
     if delete:
-        cluster.delete(name)
-        console.print(
-            f"Deleted {name}; finished stages and models stay in {job.spec.store.uri}.", soft_wrap=True
-        )
+        cluster.jobs.delete(name)
+        say(f"Deleted {name}; finished stages and models stay in {job.spec.store.uri}.")
     elif _ended(job):
-        console.print(f"{name} is over already: {_sentence(job)}", soft_wrap=True)
+        say(f"{name} is over already: {_sentence(job)}")
     else:
-        cluster.suspend(name)
+        cluster.jobs.change(name, {"spec": {"suspend": True}})
         patch = '{"spec":{"suspend":false}}'
         again = f"kubectl patch tj {name} -n {cluster.namespace} --type merge -p '{patch}'"
-        console.print(f"Suspended {name}; everything finished is kept. To go on:\n  {again}", soft_wrap=True)
+        say(f"Suspended {name}; everything finished is kept. To go on:\n  {again}")
 
 
 def exit_code_of(job: TrainingJob) -> int:
@@ -186,9 +195,7 @@ def _sentence(job: TrainingJob) -> str:
     """What is the case with a job, in the operator's words."""
     condition = _condition(job, "Succeeded")
     if condition is None:
-        return (
-            "Waiting for the operator. If this stays, see if it runs: kubectl -n tunesmith-system get pods."
-        )
+        return NO_OPERATOR
     return condition.message
 
 

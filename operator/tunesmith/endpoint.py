@@ -46,36 +46,55 @@ class Endpoint:
         verified: whether it passed its gates.
     """
 
-    def __init__(self, url: str, *, digest: str | None = None, wait_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        digest: str | None = None,
+        wait_seconds: float = 0.0,
+        gateway: str = "",
+        headers: Mapping[str, str] | None = None,
+        advice: str = "",
+    ) -> None:
         """Find out what is served there.
 
         Args:
             url: ``http://HOST:PORT``, or that with a path behind which the predictor lies.
             digest: of the package that it must serve.
             wait_seconds: how long it may take until it is there and ready.
+            gateway: ``HOST[:PORT]`` that is connected to instead of the url's, which it knows by name.
+            headers: that every request has.
+            advice: what to do when nothing answers there, or something else.
 
         Raises:
             DigestMismatch: it serves another package.
             TunesmithError: nothing answers, or it is no predictor.
         """
-        self._url = url.rstrip("/")
+        self._url, self._advice = url.rstrip("/"), advice
+        self._address, self._headers = self._url, dict(headers or {})
+        if gateway:
+            parts = urlsplit(self._url)
+            self._address = parts._replace(netloc=gateway).geturl()
+            self._headers["host"] = parts.netloc
+            self._url = f"{self._url} (through {gateway})"
         # A proxy knows nothing of what runs on this machine.
-        direct = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in _HERE else []
+        direct = [urllib.request.ProxyHandler({})] if urlsplit(self._address).hostname in _HERE else []
         self._opener = urllib.request.build_opener(*direct)
         self.name, known = self._about(time.monotonic() + wait_seconds)
         self.verified = bool(known.get("verified"))
         if digest not in (None, known.get("digest")):
-            raise DigestMismatch(f"{self._url} serves {known.get('digest')}, not {digest}.")
+            raise DigestMismatch(f"{self._url} serves {known.get('digest')}, not {digest}.", advice)
 
-    def answer(self, image: bytes, *, top: int, explain: bool) -> Answer:
-        """Ask what an encoded image shows.
+    def answer(self, image: bytes, *, top: int | None, explain: bool) -> Answer:
+        """Ask what an encoded image shows, and for how many classes; for all when None.
 
         Raises:
             ImageInvalid: the model cannot use the image.
             TunesmithError: the predictor does not answer.
         """
         verb = "explain" if explain else "predict"
-        path = f"/v1/models/{quote(self.name, safe='')}:{verb}?{urlencode({'top': top})}"
+        query = "" if top is None else f"?{urlencode({'top': top})}"
+        path = f"/v1/models/{quote(self.name, safe='')}:{verb}{query}"
         try:
             document = self._asked(path, image)
         except urllib.error.HTTPError as error:
@@ -115,7 +134,7 @@ class Endpoint:
 
     def _asked(self, path: str, body: bytes | None = None) -> Mapping[str, Any]:
         headers = {} if body is None else {"content-type": "application/octet-stream"}
-        request = urllib.request.Request(self._url + path, body, headers)
+        request = urllib.request.Request(self._address + path, body, self._headers | headers)
         with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
             data = answer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
@@ -129,13 +148,13 @@ class Endpoint:
         reason = getattr(error, "reason", None) or error
         return TunesmithError(
             f"Nothing answers at {self._url}: {reason}.",
-            "Start it with `tunesmith serve MODEL`, or wait for it with --wait SECONDS.",
+            self._advice or "Start it with `tunesmith serve MODEL`, or wait for it with --wait SECONDS.",
         )
 
     def _stranger(self) -> TunesmithError:
         return TunesmithError(
             f"What answers at {self._url} is no predictor of Tunesmith.",
-            "Give the address without a path: http://HOST:PORT.",
+            self._advice or "Give the address without a path: http://HOST:PORT.",
         )
 
 

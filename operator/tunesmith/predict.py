@@ -70,7 +70,18 @@ class PackageModel:
         return Answer(classes, predictor.overlay_png(image, int(order[0])) if explain else None)
 
 
-def _open(uri: str, digest: str | None, wait_seconds: float) -> Model:
+def open_model(uri: str, digest: str | None = None, wait_seconds: float = 0.0) -> Model:
+    """A package, its folder on this machine, or a running predictor by its address.
+
+    Args:
+        uri: which.
+        digest: refuse a package with another one.
+        wait_seconds: how long a predictor may take to be there and ready.
+
+    Raises:
+        PackageError: there is no such package, or it is damaged.
+        TunesmithError: the predictor does not answer.
+    """
     if uri.startswith(SCHEMES):
         return Endpoint(uri, digest=digest, wait_seconds=wait_seconds)
     model = model_reference(uri, digest)
@@ -78,34 +89,28 @@ def _open(uri: str, digest: str | None, wait_seconds: float) -> Model:
 
 
 def predict_images(
-    uri: str,
+    model: Model,
     images: Sequence[Path],
     console: Console,
     *,
     top: int = 3,
     explain: Path | None = None,
-    digest: str | None = None,
     as_json: bool = False,
-    wait_seconds: float = 0.0,
 ) -> None:
     """Print the most probable classes of images; those that cannot be used do not keep the others back.
 
     Args:
-        uri: a package, its folder on this machine, or the address of a running predictor.
+        model: that is asked.
         images: JPEG or PNG files.
         console: where the answer goes.
         top: how many classes for each image.
         explain: a folder for overlays that show what spoke for the first class.
-        digest: refuse a package with another one.
         as_json: one JSON object for each image instead of a table.
-        wait_seconds: how long a predictor may take to be there and ready.
 
     Raises:
-        PackageError: there is no such package, or it is damaged.
         TunesmithError: the predictor does not answer.
         ImageInvalid: after the others were printed; the message names every image that cannot be used.
     """
-    model = _open(uri, digest, wait_seconds)
     overlays = [explain / name if explain else None for name in overlay_names(images)]
     predictions: list[Prediction] = []
     unusable: list[ImageInvalid] = []

@@ -377,8 +377,18 @@ VERBS = [
     ("inspect",),
     ("verify",),
     ("predict",),
+    ("explain",),
     ("fetch", "weights"),
     ("fetch", "data"),
+    ("submit",),
+    ("status",),
+    ("logs",),
+    ("wait",),
+    ("cancel",),
+    ("promote",),
+    ("rollback",),
+    ("pause",),
+    ("resume",),
 ]
 
 
