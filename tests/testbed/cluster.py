@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.testbed.addons import install as addons
+from tests.testbed.addons import tunesmith
 from tests.testbed.debian import NotToBeHad
 from tests.testbed.go_commands import cache_folder
 from tests.testbed.node import CannotRun, Node, NodeError, Say, commands, requirements, take_down
 from tests.testbed.node.machine import Busy
 from tests.testbed.steps import Step
 
-STEPS: tuple[Step, ...] = (addons.STEP,)
+STEPS: tuple[Step, ...] = (addons.STEP, tunesmith.STEP)
 """In the order in which they are done; they end with the node, so there is nothing to undo."""
 
 
