@@ -26,7 +26,7 @@ from tests.testbed.faulty_proxy import Fault
 from tests.testbed.kube_api import Api, Object, wait_for
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
-from tunesmith_operator.kinds import COMPANIONS, JOB, JOB_LABEL, POD, ROLE, TRAINING_JOB, WATCHED, Kind
+from tunesmith_operator.kinds import COMPANIONS, JOB, JOB_LABEL, POD, ROLE, TRAINING_JOB, Kind
 from tunesmith_operator.training_job.children import child_name
 
 RETRIED = (EXIT_CODES[Reason.STORE_UNREACHABLE], EXIT_CODES[Reason.INTERRUPTED], 137, 1)
@@ -205,7 +205,7 @@ def nothing_left(cluster: Cluster, namespaces: Sequence[str], seconds: float) ->
     def left() -> list[tuple[str, str]]:
         return [
             (one["metadata"]["namespace"], f"O6: left after deletion: {kind.name} {one['metadata']['name']}")
-            for kind in WATCHED
+            for kind in (*COMPANIONS, JOB, POD)
             for one in cluster.api.list(kind, "", labelSelector=JOB_LABEL)
             if one["metadata"]["namespace"] in namespaces
         ]

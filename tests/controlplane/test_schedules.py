@@ -12,7 +12,7 @@ from tests.controlplane.stage import stage_of
 
 SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "200"))
 FIRST = int(os.environ.get("TUNESMITH_FIRST_SEED", "1"))
-AT_ONCE = 25
+AT_ONCE = 40
 LENGTH = 40
 
 

@@ -10,7 +10,7 @@ from tests.testbed.kube_api import Api, Object, wait_for
 from tests.testbed.operators import Operator
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
-from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, ROLE, TRAINING_JOB, WATCHED
+from tunesmith_operator.kinds import COMPANIONS, CONFIG_MAP, JOB, POD, ROLE, TRAINING_JOB
 from tunesmith_operator.training_job.children import child_name
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -251,7 +251,7 @@ def left(cluster: Cluster, namespace: str) -> list[str]:
     selector = "tunesmith.dev/training-job=flowers"
     return [
         f"{kind.name} {one['metadata']['name']}"
-        for kind in WATCHED
+        for kind in (*COMPANIONS, JOB, POD)
         for one in cluster.api.list(kind, namespace, labelSelector=selector)
     ]
 
