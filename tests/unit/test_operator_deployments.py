@@ -376,7 +376,7 @@ def ended(name: str, code: int, said: str, reason: str = "Error") -> dict[str, A
                 ]
             },
             Reason.DIGEST_MISMATCH,
-            "It is another. Stop.",
+            "It is another. Publish it.",
         ),
         (
             {"initContainerStatuses": [ended("fetch-model", 14, "StoreUnreachable: No answer.")]},
