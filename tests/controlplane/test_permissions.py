@@ -1,17 +1,19 @@
 """What the operator and the authors of jobs may do: the least that works (see also `test_verbs.py`)."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from tests.api_refusals import MODEL_DEPLOYMENT as SMALLEST_DEPLOYMENT
 from tests.controlplane.cluster import Cluster
 from tests.testbed.kube_api import Api, Object, wait_for
 from tests.testbed.operators import REPOSITORY
 
-from tunesmith_operator.kinds import TRAINING_JOB, Kind
+from tunesmith_operator.kinds import MODEL_DEPLOYMENT, TRAINING_JOB, Kind
 
 RBAC = REPOSITORY / "manifests" / "rbac"
 BINDINGS = Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings")
@@ -62,7 +64,8 @@ def author(cluster: Cluster, namespace: str) -> Iterator[Api]:
     cluster.plane.kubectl("apply", "-f", str(REPOSITORY / "manifests" / "admission"))
     cluster.plane.kubectl("create", "serviceaccount", "author", "-n", namespace)
     make = ("create", "role", "author", "-n", namespace)
-    cluster.plane.kubectl(*make, "--verb=create,patch,get", "--resource=trainingjobs.tunesmith.dev")
+    resources = ("--resource=trainingjobs.tunesmith.dev", "--resource=modeldeployments.tunesmith.dev")
+    cluster.plane.kubectl(*make, "--verb=create,patch,get", *resources)
     read = ("create", "role", "reader", "-n", namespace, "--verb=get", "--resource=secrets")
     cluster.plane.kubectl(*read, "--resource-name=own")
     for role in ("author", "reader"):
@@ -111,6 +114,56 @@ def test_secret_that_the_author_may_not_read_may_not_be_named(
     message = wait_for(refused, "a refusal")
     assert "a spec may only name Secrets that its author may read, and this one names others" in message
     author.create(TRAINING_JOB, naming(cluster, namespace, "own", where))
+
+
+def test_author_who_may_read_them_all_may_name_as_many_secrets_as_a_spec_holds(
+    cluster: Cluster, namespace: str, author: Api
+) -> None:
+    own = {"secretRef": {"name": "own"}}
+    backbone = {"name": "resnet50", "weightsUri": "s3://w/r.safetensors", "weightsSecretRef": {"name": "own"}}
+    names = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg11", "vgg13", "vgg16", "mobilenet_v2")
+    body = cluster.job_document(
+        namespace,
+        "many",
+        dataset={"uri": "s3://datasets/flowers", **own},
+        store={"uri": "s3://models", **own},
+        backbones=[{**backbone, "name": name} for name in names],
+    )
+    author.create(TRAINING_JOB, body)
+    body = deepcopy(body)
+    body["metadata"]["name"] = "one-too-many"
+    body["spec"]["backbones"][7]["weightsSecretRef"] = {"name": "others"}
+
+    def refused() -> str:
+        try:
+            author.create(TRAINING_JOB, body)
+        except httpx.HTTPStatusError as error:
+            return error.response.text
+        cluster.api.delete(TRAINING_JOB, namespace, "one-too-many")
+        return ""
+
+    assert f"this one names {9 * 'own, '}others" in wait_for(refused, "the last of ten is asked for too")
+
+
+def test_deployment_may_only_name_a_secret_that_its_author_may_read(
+    cluster: Cluster, namespace: str, author: Api
+) -> None:
+    body = deepcopy(SMALLEST_DEPLOYMENT)
+    body["metadata"] = {"name": "flowers", "namespace": namespace}
+    digest = f"sha256:{'0' * 64}"
+    body["spec"] = {"model": {"uri": "s3://models/a", "digest": digest, "secretRef": {"name": "others"}}}
+
+    def refused() -> bool:
+        try:
+            author.create(MODEL_DEPLOYMENT, body)
+        except httpx.HTTPStatusError as error:
+            return "this one names others" in error.response.text
+        cluster.api.delete(MODEL_DEPLOYMENT, namespace, "flowers")
+        return False
+
+    wait_for(refused, "a refusal")
+    body["spec"]["model"]["secretRef"]["name"] = "own"
+    author.create(MODEL_DEPLOYMENT, body)
 
 
 def test_change_that_names_no_new_secret_is_not_asked_about(
