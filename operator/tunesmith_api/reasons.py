@@ -68,7 +68,7 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     """An object of the name we need exists and belongs to somebody else."""
     RUNTIME_MISSING = "RuntimeMissing"
-    """KServe or its serving runtime ``tunesmith`` is not installed."""
+    """KServe (for a ModelDeployment) or KubeRay (for a TrainingJob of several pods) is not installed."""
     GATEWAY_MISSING = "GatewayMissing"
     """Canary and Shadow need the Gateway API and a Gateway; there is none."""
     MIRROR_UNSUPPORTED = "MirrorUnsupported"

@@ -62,7 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(
         trainer_image=options.trainer_image,
         predictor_image=options.predictor_image,
-        serving_runtime=options.serving_runtime,
         gateway=options.gateway,
         gateway_domain=options.gateway_domain,
         image_pull_policy=options.image_pull_policy,
@@ -95,7 +94,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--trainer-image", required=True, help="image of the trainer's pods")
     add("--predictor-image", default="", help="image of the predictors' pods; without it nothing is served")
-    add("--serving-runtime", default="tunesmith", help="KServe's (Cluster)ServingRuntime for the packages")
     add(
         "--gateway",
         type=_gateway,

@@ -10,7 +10,6 @@ class Settings:
     Attributes:
         trainer_image: of the trainer's pods.
         predictor_image: of the predictors' pods; empty where nothing is to be served.
-        serving_runtime: KServe's ServingRuntime or ClusterServingRuntime for Tunesmith's packages.
         gateway: NAMESPACE/NAME of the Gateway that predictions come through; empty for none.
         gateway_domain: predictions of a ModelDeployment have the host name NAME.NAMESPACE.DOMAIN.
         image_pull_policy: of all pods; Kubernetes' own default when empty.
@@ -25,7 +24,6 @@ class Settings:
 
     trainer_image: str
     predictor_image: str = ""
-    serving_runtime: str = "tunesmith"
     gateway: str = ""
     gateway_domain: str = "example.com"
     image_pull_policy: str = ""

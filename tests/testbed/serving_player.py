@@ -1,6 +1,6 @@
 """Plays KServe and a gateway before a real API server, as tests direct: their objects, not their traffic.
 
-Of an InferenceService with a model comes a Deployment and a Service, as KServe 0.20 makes them in Standard
+Of an InferenceService with containers comes a Deployment and a Service, as KServe 0.20 makes them in Standard
 mode; the real controllers make pods of the Deployment. HTTPRoutes are accepted, and predictions through the
 gateway's address are answered as the route says. The real ones are in tests/cluster.
 """
@@ -100,7 +100,7 @@ class ServingPlayer:
             with contextlib.suppress(httpx.HTTPError, OSError):
                 for service in self._api.list(INFERENCE_SERVICE, ""):
                     going = service["metadata"].get("deletionTimestamp")
-                    ours = "model" in service["spec"]["predictor"]
+                    ours = "containers" in service["spec"]["predictor"]
                     if ours and not going and not self.hold(service):
                         self._serve(service)
             with contextlib.suppress(httpx.HTTPError, OSError):
@@ -127,13 +127,11 @@ class ServingPlayer:
             if present["spec"]["replicas"] != replicas:
                 self._api.merge(DEPLOYMENT, namespace, name, {"spec": {"replicas": replicas}})
             return
-        model = predictor["model"]
-        container = {"name": "kserve-container", "image": model["image"], "args": model["args"]}
         pod = {
             "metadata": {"labels": labels},
             "spec": {
                 "initContainers": predictor["initContainers"],
-                "containers": [container],
+                "containers": predictor["containers"],
                 "volumes": predictor["volumes"],
                 "terminationGracePeriodSeconds": predictor["terminationGracePeriodSeconds"],
             },

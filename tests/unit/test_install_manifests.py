@@ -7,7 +7,6 @@ from pathlib import Path
 import yaml
 from tests.testbed.installation import CHART, MANIFESTS, REPOSITORY, container, kustomized, rendered
 
-from tunesmith_operator.settings import Settings
 from tunesmith_predictor.__main__ import _parse
 
 KUBERNETES_GRACE_SECONDS = 30
@@ -39,7 +38,7 @@ def test_every_pod_meets_pod_security_restricted_as_far_as_a_file_can_say() -> N
 
 
 def test_runtime_is_the_one_that_the_operator_names_and_the_predictor_understands() -> None:
-    runtime = kustomized(MANIFESTS / "serving")["ClusterServingRuntime", "", Settings("").serving_runtime]
+    runtime = kustomized(MANIFESTS / "serving")["ClusterServingRuntime", "", "tunesmith"]
     (server,) = runtime["spec"]["containers"]
     assert server["command"] == ["python", "-m", "tunesmith_predictor"]
     options = _parse([*server["args"], "--model-name=flowers"])

@@ -266,7 +266,9 @@ def test_an_inference_service_holds_no_secret_where_it_serves_and_is_restricted(
     predictor = body["spec"]["predictor"]
     (fetch,) = predictor["initContainers"]
     assert {one["valueFrom"]["secretKeyRef"]["name"] for one in fetch["env"]} == {"store"}
-    assert "env" not in predictor["model"]
+    (serve,) = predictor["containers"]
+    assert "env" not in serve
+    assert serve["securityContext"] == fetch["securityContext"]
     assert fetch["securityContext"]["readOnlyRootFilesystem"] is True
     assert predictor["securityContext"]["runAsNonRoot"] is True
     assert predictor["automountServiceAccountToken"] is False
@@ -279,7 +281,7 @@ def test_a_model_in_a_claim_is_mounted_for_the_container_that_fetches() -> None:
     (fetch,) = predictor["initContainers"]
     assert "--uri=file:///mnt/pvc/models/jobs/a" in fetch["args"]
     assert {"name": "claim", "mountPath": "/mnt/pvc/models", "readOnly": True} in fetch["volumeMounts"]
-    assert predictor["volumes"][1]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    assert predictor["volumes"][2]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
     assert fetch["env"] == []
 
 

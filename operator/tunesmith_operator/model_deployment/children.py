@@ -24,7 +24,7 @@ from tunesmith_operator.kinds import (
     Object,
 )
 from tunesmith_operator.model_deployment.observed import Package
-from tunesmith_operator.model_deployment.pods import FETCH
+from tunesmith_operator.model_deployment.pods import FETCH, SERVE
 from tunesmith_operator.settings import Settings
 
 USER = 65532
@@ -35,8 +35,9 @@ MARK_ANNOTATION = "tunesmith.dev/content"
 """Stands for what we wrote into an object."""
 _REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+_SLEEP_SECONDS = 5
 _GRACE_SECONDS = 40
-"""Above what a predictor takes to drain and to finish."""
+"""Above the sleep and what a predictor takes to finish what it was sent."""
 _RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -80,6 +81,7 @@ def inference_service(
         DIGEST_ANNOTATION: package.digest,
         URI_ANNOTATION: package.uri,
     }
+    annotations |= {"prometheus.io/scrape": "true", "prometheus.io/port": str(PREDICTOR_PORT)}
     labels = {REVISION_LABEL: revision, "networking.kserve.io/visibility": "cluster-local"}
     predictor: dict[str, Any] = {
         "minReplicas": replicas.minimum,
@@ -95,8 +97,12 @@ def inference_service(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [_fetch(package, settings)],
-        "model": _model(deployment, revision, package, settings),
-        "volumes": [{"name": "model", "emptyDir": {}}, *_claim_volumes(package)],
+        "containers": [_serve(deployment, revision, package, settings)],
+        "volumes": [
+            {"name": "model", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            *_claim_volumes(package),
+        ],
         **_placement(deployment, revision),
     }
     if by_load:
@@ -110,7 +116,10 @@ def inference_service(
 def _fetch(package: Package, settings: Settings) -> Object:
     """Brings the package and checks it; the container that serves then needs no credentials."""
     uri = package.uri
-    mounts: list[Object] = [{"name": "model", "mountPath": MODEL_FOLDER}]
+    mounts: list[Object] = [
+        {"name": "model", "mountPath": MODEL_FOLDER},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
     if claim := _claim(package):
         uri = f"file://{PVC_FOLDER}/{uri.removeprefix('pvc://')}"
         mounts.append({"name": "claim", "mountPath": f"{PVC_FOLDER}/{claim}", "readOnly": True})
@@ -136,14 +145,21 @@ def _from_secret(name: str, key: str) -> Object:
     return {"name": key, "valueFrom": {"secretKeyRef": source}}
 
 
-def _model(deployment: ModelDeployment, revision: str, package: Package, settings: Settings) -> Object:
-    """What is particular to this revision; all else stands in the ServingRuntime."""
+def _serve(deployment: ModelDeployment, revision: str, package: Package, settings: Settings) -> Object:
+    """The container that predicts.
+
+    Written out whole, not left to a ServingRuntime: KServe takes a model without ``storageUri`` for several
+    models and puts its agent beside it, and a runtime that changes would change revisions that never should.
+    """
     serving = _serving(deployment)
     arguments = [
+        f"--model-dir={MODEL_FOLDER}",
         f"--model-name={deployment.name}",
         f"--digest={package.digest}",
         f"--revision={revision}",
         f"--drift-window={serving['drift']}",
+        # The sleep before SIGTERM is the time in which the cluster learns to send requests elsewhere.
+        "--drain-seconds=0",
     ]
     arguments += ["--feedback"] if serving["feedback"] else []
     arguments += [] if serving["explanations"] else ["--no-explanations"]
@@ -151,16 +167,28 @@ def _model(deployment: ModelDeployment, revision: str, package: Package, setting
     memory, gpus = compute.memory or "1Gi", {}
     if compute.gpus:
         gpus = {"nvidia.com/gpu": str(compute.gpus)}
+    ready = {"httpGet": {"path": "/v2/health/ready", "port": PREDICTOR_PORT}}
+    live = {"httpGet": {"path": "/v2/health/live", "port": PREDICTOR_PORT}}
     return {
-        "modelFormat": {"name": "tunesmith"},
-        "runtime": settings.serving_runtime,
+        "name": SERVE,
         "image": settings.predictor_image,
+        "command": ["python", "-m", "tunesmith_predictor"],
         "args": arguments,
+        "ports": [{"name": "http", "containerPort": PREDICTOR_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": compute.cpu or "250m", "memory": memory, **gpus},
             "limits": {"memory": memory, **gpus},
         },
-        "volumeMounts": [{"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True}],
+        # Nothing listens before the package is checked and its golden predictions are computed again.
+        "startupProbe": {**ready, "periodSeconds": 1, "failureThreshold": 600},
+        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 2},
+        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"sleep": {"seconds": _SLEEP_SECONDS}}},
+        "securityContext": dict(_RESTRICTED),
+        "volumeMounts": [
+            {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
         **_pull_policy(settings),
     }
 

@@ -248,7 +248,13 @@ def parse_workload(raw: Object) -> Workload:
     wanted = int(spec.get("replicas", 1))
     settled = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
     updated = int(status.get("updatedReplicas") or 0) >= wanted
-    return Workload(settled and updated, wanted, int(status.get("availableReplicas") or 0))
+    failures = [
+        str(one.get("message") or one.get("reason") or "")
+        for one in status.get("conditions") or ()
+        if one["type"] == "ReplicaFailure" and one["status"] == "True"
+    ]
+    available = int(status.get("availableReplicas") or 0)
+    return Workload(settled and updated, wanted, available, failures[0] if failures else "")
 
 
 def parse_gateway(raw: Object, kserve: bool) -> Platform:

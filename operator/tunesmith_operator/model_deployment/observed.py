@@ -40,11 +40,12 @@ class Child:
 
 @dataclass(frozen=True)
 class Workload:
-    """The Deployment that KServe made of a revision."""
+    """The Deployment that KServe made of a revision; ``failure`` is why it cannot have its pods."""
 
     settled: bool
     wanted: int
     available: int
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from typing import Any
 
 from tunesmith_api.reasons import ModelDeploymentCondition, Reason
 from tunesmith_api.status import Condition, RevisionStatus, with_condition
-from tunesmith_operator.findings import Finding
+from tunesmith_operator.findings import Finding, finding_of
 from tunesmith_operator.kinds import DEPLOYMENT_LABEL
 from tunesmith_operator.model_deployment.children import REVISION_LABEL, host_name
 from tunesmith_operator.model_deployment.observed import Observed, Revision
 from tunesmith_operator.model_deployment.pods import trouble
 from tunesmith_operator.model_deployment.rollout import Move
+from tunesmith_operator.obstacles import Refusal
 from tunesmith_operator.plan import News
 from tunesmith_operator.settings import Settings
 
@@ -128,7 +129,11 @@ def _condition(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def trouble_of(revision: Revision) -> Finding | None:
     """What keeps a revision from being ready."""
     found = trouble(revision.pods)
-    if found is None and revision.refusal and not revision.ready:
-        message = f"KServe cannot run it: {revision.refusal.rstrip('.')}. Check KServe's ServingRuntimes."
+    if found is not None or revision.ready:
+        return found
+    if revision.workload is not None and revision.workload.failure:
+        return finding_of(Refusal("Pod", 403, "Forbidden", revision.workload.failure))
+    if revision.refusal:
+        message = f"KServe cannot run it: {revision.refusal.rstrip('.')}. Look at KServe's controller."
         return Finding(Reason.RUNTIME_MISSING, message)
-    return found
+    return None
