@@ -28,6 +28,8 @@ PACKAGES = ("ca-certificates", "python3", "python3-venv")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 BUILT_AT = "0"
 """Seconds since 1970 that every file says it was changed at: two builds must not differ."""
+NOT_STARTED, STARTS = "sealing memfd copy: Device or resource busy", 3
+"""On a busy machine buildah 1.28 now and then fails to seal the copy of itself that it is about to start."""
 _COPIED = re.compile(r"^COPY (?!--from)(.+) \S+$", re.MULTILINE)
 
 
@@ -147,6 +149,12 @@ def buildah(*arguments: str) -> str:
         RuntimeError: it failed; holds the end of what it said.
     """
     storage = (f"--root={folder() / 'storage'}", f"--runroot={folder() / 'run'}", "--storage-driver=overlay")
+    for _ in range(STARTS - 1):
+        try:
+            return _run("buildah", *storage, *arguments)
+        except RuntimeError as error:
+            if NOT_STARTED not in str(error):
+                raise
     return _run("buildah", *storage, *arguments)
 
 
