@@ -2,15 +2,13 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.controlplane.cluster import Cluster
+from tests.controlplane.commands import call, start
 from tests.testbed.kube_api import Object, wait_for
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
@@ -19,24 +17,6 @@ from tunesmith_trainer.cluster import StatusReporter, cluster_writer
 from tunesmith_trainer.events import Events
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-
-def start(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tunesmith", *arguments],
-        env={**os.environ, "KUBECONFIG": str(cluster.plane.kubeconfig), "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def call(cluster: Cluster, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    process = start(cluster, *arguments)
-    out, errors = process.communicate(timeout=60)
-    return process.returncode, out, errors
 
 
 def job_file(cluster: Cluster, folder: Path, **spec: object) -> Path:
