@@ -17,6 +17,7 @@ from tunesmith_api.status import CanaryStatus, HistoryEntry, ModelDeploymentStat
 NO_OPERATOR = "Waiting for the operator. If this stays, see if it runs: kubectl -n tunesmith-system get pods."
 BAR_CELLS = 20
 OUTCOMES = {"Promoted": "green", "RolledBack": "yellow", "Rejected": "red", "Superseded": "dim"}
+_SIGNS = {"True": ("✓", "green"), "False": ("✗", "red")}
 _DIGEST_LETTERS = len("sha256:") + 12
 
 
@@ -55,9 +56,9 @@ def details(deployment: ModelDeployment, now: datetime) -> Iterator[Any]:
     for kind in ModelDeploymentCondition:
         found = condition(deployment, kind)
         if found is not None:
-            sign, style = {"True": ("✓", "green"), "False": ("✗", "red")}.get(found.status, ("·", "dim"))
-            if kind is ModelDeploymentCondition.PROGRESSING and found.status == "False":
-                sign, style = "·", "dim"
+            sign, style = _SIGNS.get(found.status, ("·", "dim"))
+            if kind is ModelDeploymentCondition.PROGRESSING:
+                sign, style = ("▸", "cyan") if found.status == "True" else ("·", "dim")
             grid.add_row(kind.value, Text.assemble((sign, style), f" {found.reason}: {found.message}"))
     if not is_observed(deployment):
         grid.add_row("", Text(NO_OPERATOR, "yellow"))
@@ -124,7 +125,7 @@ def overview(deployments: list[ModelDeployment], now: datetime) -> Table:
     """A line for each."""
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "state", "stable", "canary", "address", "age", "what is the case"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("name", "stable", "canary"))
     for one in deployments:
         status = one.status or ModelDeploymentStatus()
         canary = status.canary

@@ -196,7 +196,7 @@ def test_status_shows_everything_on_one_screen(api: PlayedApi, command: Command)
     assert code == 0
     for words in (
         f"✓ Serving: {OLD} answers.",
-        f"✓ RollingOut: {NEW}: RollingOut.",
+        f"▸ RollingOut: {NEW}: RollingOut.",
         f"http://{HOST}",
         f"{OLD}, sha256:{'a' * 12}, 2 pods",
         f"{NEW}, sha256:{'b' * 12}",
