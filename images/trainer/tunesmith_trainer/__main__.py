@@ -28,7 +28,7 @@ from tunesmith_trainer.cluster import (
     cluster_writer,
     last_words,
 )
-from tunesmith_trainer.events import Events
+from tunesmith_trainer.events import Both, Events
 from tunesmith_trainer.interruption import Stopped, end_descendants, stop_on_signals
 from tunesmith_trainer.search.local_ray import remove_own_folders, start_early, stop_early, trial_slots
 from tunesmith_trainer.status import StatusBoard
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the trainer and return its exit code; see ``tunesmith_api.reasons.EXIT_CODES``."""
     options = _parse(arguments)
     stream = _claim_stdout()
-    events = Events(stream)
+    events = Events(Both(stream, options.copy_events) if options.copy_events else stream)
     stop_on_signals(lambda: _give_up(events))
     board: StatusBoard | None = None
     reporter: StatusReporter | None = None
@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.training_job_uid:
             write = cluster_writer(job.metadata.namespace, job.name, options.training_job_uid)
             reporter = StatusReporter(write)
-        start_early(trial_slots(job.spec), 0 if options.device == "cpu" else None)
+        if not job.spec.compute.workers:
+            start_early(trial_slots(job.spec), 0 if options.device == "cpu" else None)
         # Imported after the streams are settled, and while Ray starts: torch takes seconds and may print.
         from tunesmith_trainer.run import JobRun
 
@@ -117,6 +118,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         default="",
         metavar="UID",
         help="in a cluster: report to the TrainingJob of this uid, and leave a termination message",
+    )
+    parser.add_argument(
+        "--copy-events",
+        type=Path,
+        metavar="FILE",
+        help="write the events there too: in a RayJob, to the log of the head's container",
     )
     parser.add_argument("--termination-message", type=Path, default=TERMINATION_LOG, metavar="FILE")
     return parser.parse_args(arguments)

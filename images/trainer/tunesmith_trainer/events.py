@@ -18,12 +18,14 @@ result    `exitCode`, `reason`, `message`, `nextStep`, `status`; always the last
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -38,7 +40,9 @@ class Events:
         clock: Seconds that only grow; measures stages and throttles progress.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | io.TextIOBase | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Open the channel; nothing is written yet."""
         self._stream = sys.stdout if stream is None else stream
         self._clock = clock
@@ -100,6 +104,47 @@ class Events:
         if self._stage is not None:
             fields["stage"] = self._stage
         return Progress(self, fields, done=done, clock=self._clock)
+
+
+class Both(io.TextIOBase):
+    """A text stream that writes to a file as well, as long as that takes it.
+
+    Args:
+        stream: comes first.
+        file: appended to; that it cannot be written is told on standard error, once.
+    """
+
+    def __init__(self, stream: TextIO, file: Path) -> None:
+        """Open the file."""
+        self._stream = stream
+        self._file: TextIO | None = None
+        try:
+            self._file = file.open("a", encoding="utf-8")
+        except OSError as error:
+            self._give_up(error)
+
+    def write(self, text: str) -> int:
+        """Write to both."""
+        self._try(lambda file: file.write(text))
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self._try(lambda file: file.flush())
+        self._stream.flush()
+
+    def _try(self, use: Callable[[TextIO], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            use(self._file)
+        except OSError as error:
+            self._file = None
+            self._give_up(error)
+
+    @staticmethod
+    def _give_up(error: OSError) -> None:
+        print(f"Events are not copied: {error}", file=sys.stderr)
 
 
 class Progress:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from tunesmith_api.reasons import Reason, SpecInvalid, TrainingJobCondition, TunesmithError, WeightsMissing
+from tunesmith_api.reasons import Reason, TrainingJobCondition, TunesmithError, WeightsMissing
 from tunesmith_api.status import DatasetStatus, FindingCount, SearchStatus, TrainingJobStatus, TrialStatus
 from tunesmith_api.training_job import TrainingJob, TrainingJobSpec
 from tunesmith_package.lease import acquire_lease
@@ -39,6 +39,7 @@ from tunesmith_trainer.search.backbones import Pretrained, load_backbone
 from tunesmith_trainer.search.candidate import CandidateFacts, restore_candidate, store_candidate
 from tunesmith_trainer.search.label_noise import Suspect
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
+from tunesmith_trainer.search.machines import require_cluster
 from tunesmith_trainer.search.result import SearchResult
 from tunesmith_trainer.search.space import strategies_of
 from tunesmith_trainer.search.warm_start import earlier_trials
@@ -93,10 +94,7 @@ class JobRun:
         torch.set_num_threads(self.device.threads)
         self.store: Store = self._open(self.spec.store.uri, STORE)
         if self.spec.compute.workers:
-            raise SpecInvalid(
-                "compute.workers asks for several machines, and this runs on one.",
-                "Set spec.compute.workers to 0.",
-            )
+            require_cluster()
 
     def _open(self, uri: str, purpose: str) -> Store:
         return open_store(

@@ -239,6 +239,12 @@ class PixelStore:
         self.close()
 
 
+def files_of(path: Path) -> tuple[Path, Path | None]:
+    """The file that holds the pixels of a store, and the order in which a view shows them, if it is one."""
+    sidecar = _sidecar(path)
+    return path.resolve(), sidecar if sidecar.exists() else None
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.order")
 

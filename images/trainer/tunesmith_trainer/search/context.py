@@ -17,6 +17,7 @@ from tunesmith_trainer.prepare.dataset import Dataset
 from tunesmith_trainer.search import space
 from tunesmith_trainer.search.backbones import Pretrained
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_to_json
+from tunesmith_trainer.search.machines import Machines
 
 
 @dataclass
@@ -36,6 +37,7 @@ class SearchContext:
         load_backbone: builds a backbone of the spec with its weights.
         earlier: trials of the job to warm-start from.
         clock: seconds that only grow.
+        machines: where trials run.
     """
 
     spec: TrainingJobSpec
@@ -51,6 +53,7 @@ class SearchContext:
     earlier: Sequence[Trial] = ()
     clock: Callable[[], float] = time.monotonic
     timings: dict[str, float] = field(default_factory=dict)
+    machines: Machines = field(default_factory=Machines)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -12,7 +12,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -27,24 +26,14 @@ from ray.tune.search.sample import Float, Integer
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.search.local_ray import local_ray as ray_session
 from tunesmith_trainer.search.local_ray import trial_slots as trial_slots
+from tunesmith_trainer.search.machines import Machines as Machines
+from tunesmith_trainer.search.machines import Share as Share
+from tunesmith_trainer.search.machines import trial_share as trial_share
 
 T = TypeVar("T")
 
 PERTURBATION_EPOCHS = 2
 """Population based training compares the population each time every trial has had this many more epochs."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one running trial may use of the machine.
-
-    Attributes:
-        cpus: threads. Ray counts trials, not these: every trial has one of its slots.
-        gpus: GPUs or a part of one.
-    """
-
-    cpus: float
-    gpus: float
 
 
 class Source(Protocol):
@@ -87,18 +76,8 @@ def report(score: float, news: Mapping[str, Any], *, done: bool) -> dict[str, An
     return {"score": score, "news": json.dumps(news), "done": done}
 
 
-def trial_share(device: Device, parallel: int, gpus_per_trial: float | None) -> Share:
-    """Divide the machine among ``parallel`` trials, so that together they fit."""
-    gpus = 0.0
-    if device.gpus:
-        # More than the machine has would wait for ever, and beyond one Ray knows whole GPUs only.
-        gpus = min(gpus_per_trial or device.gpus / parallel, float(device.gpus))
-        gpus = gpus if gpus < 1 else float(int(gpus))
-    return Share(max(1.0, device.threads // parallel), gpus)
-
-
 @contextmanager
-def local_ray(device: Device, slots: int) -> Iterator[None]:
+def local_ray(device: Device, slots: int) -> Iterator[Machines]:
     """Ray on this machine for the duration of the block; see ``local_ray``.
 
     Ray Tune wants some environment variables set in its workers, which on one machine inherit them anyway.
@@ -107,7 +86,7 @@ def local_ray(device: Device, slots: int) -> Iterator[None]:
     class_cache.DEFAULT_ENV_VARS.clear()
     class_cache.ENV_VARS_TO_PROPAGATE.clear()
     with ray_session(slots, device.gpus):
-        yield
+        yield Machines()
 
 
 def run(
@@ -140,7 +119,6 @@ def run(
         Exception: whatever the source or a handler of signals raised.
     """
     connection = _Connection(source)
-    resources = {"cpu": 1, "gpu": share.gpus}
     space: dict[str, Any] | None = None
     if mutations is None:
         config = _feed(connection, parallel)
@@ -151,7 +129,7 @@ def run(
         config = _evolve(connection, mutations, seed)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="tune-", ignore_cleanup_errors=True) as folder:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, share.resources),
             param_space=space,
             tune_config=config,
             run_config=tune.RunConfig(

@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 
-from tunesmith_api.reasons import DiskFull, Reason, TunesmithError
+from tunesmith_api.reasons import (
+    DiskFull,
+    Reason,
+    StoreDenied,
+    StoreFull,
+    StoreUnreachable,
+    TunesmithError,
+)
 from tunesmith_trainer.search.engine import report
 
 
@@ -19,17 +26,24 @@ def failure(error: Exception) -> dict[str, Any]:
     return report(math.inf, {"failed": reason_of(error).value, "message": message[:1_000]}, done=True)
 
 
-def require_disk(news: Mapping[str, Any]) -> None:
-    """Raise DiskFull where that ended a trial: the trial is not to blame, and the next would fare no better.
+_STORE = {one.reason.value: one for one in (StoreUnreachable, StoreDenied, StoreFull)}
+
+
+def require_machine(news: Mapping[str, Any]) -> None:
+    """Raise what ended a trial where the trial is not to blame, and the next would fare no better.
 
     Raises:
         DiskFull: the trial stays unfinished in the ledger.
+        StoreError: so it does; on other machines trials use the store themselves.
     """
-    if news["failed"] == Reason.DISK_FULL.value:
+    failed, message = news["failed"], news["message"]
+    if failed == Reason.DISK_FULL.value:
         raise DiskFull(
-            f"A disk of this machine is full; everything finished is kept ({news['message']}).",
+            f"A disk of this machine is full; everything finished is kept ({message}).",
             "Free some space, or choose another --cache-dir, and run the same command again.",
         )
+    if failed in _STORE:
+        raise _STORE[failed](f"A trial could not use the store: {message}", "Everything finished is kept.")
 
 
 def reason_of(error: Exception) -> Reason:

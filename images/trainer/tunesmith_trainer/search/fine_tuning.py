@@ -22,6 +22,7 @@ from tunesmith_trainer.search.head_trials import head_settings
 from tunesmith_trainer.search.heads import HeadConfig
 from tunesmith_trainer.search.judgement import Judgement, judge, leading_name
 from tunesmith_trainer.search.ledger import REFIT, Ledger, Setting, Trial
+from tunesmith_trainer.search.machines import Machines
 from tunesmith_trainer.search.population import mutable_parameters, mutations
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.selection import (
@@ -31,6 +32,7 @@ from tunesmith_trainer.search.selection import (
     choose,
     stratified_folds,
 )
+from tunesmith_trainer.search.shelf import Shelf
 from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 from tunesmith_trainer.verify.calibration import fit_temperature
@@ -58,6 +60,7 @@ class FineTunings:
         """Nothing runs yet."""
         self.context, self.spec, self.dataset = context, context.spec, context.dataset
         self.ledger, self.budget, self.probes = ledger, budget, probes
+        self._shelf = Shelf(context.store, f"{context.prefix}shelf/", context.cache_dir)
 
     @property
     def prescribed(self) -> tuple[Mapping[str, Setting], ...]:
@@ -69,6 +72,16 @@ class FineTunings:
     def evolving(self) -> bool:
         """Whether population based training changes the fine-tunings as they run."""
         return self.spec.search.algorithm.name == "PBT"
+
+    @property
+    def machines(self) -> Machines:
+        """Where fine-tunings run; a population stays on one machine, where its trials copy weights."""
+        return self.context.machines.first if self.evolving else self.context.machines
+
+    def clear_shelf(self) -> None:
+        """Remove from the store what only other machines needed."""
+        if self.context.machines.count > 1:
+            self._shelf.clear()
 
     def fine_tune_parts(self) -> tuple[IntArray, IntArray]:
         """Positions to train on and positions held out, for the fine-tunings that are compared.
@@ -101,14 +114,20 @@ class FineTunings:
         if unfinished and parallel < min(self.spec.search.parallel_trials, len(ids)):
             self.context.events.note(
                 f"{parallel} fine-tunings run at once instead of {self.spec.search.parallel_trials}, because "
-                "this machine has no more processors. Lower spec.search.parallelTrials, or give the job more."
+                f"{'this machine has' if self.machines.count == 1 else 'these machines have'} no more "
+                "processors. Lower spec.search.parallelTrials, or give the job more."
+            )
+        if unfinished and self.machines.count < self.context.machines.count:
+            self.context.events.note(
+                "Population based training runs in one pod: its trials copy each other's weights on disk. "
+                "Set spec.compute.workers to 0, or choose another algorithm to use the others."
             )
         if unfinished and source.proposer is not None and (note := source.proposer.left_out(len(ids))):
             self.context.events.note(note)
         # Ray asks for no more once it was told that there are none; a trial that died after that runs here.
         while unfinished or source.waiting:
             unfinished = False
-            share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
+            share = self._share(parallel)
             engine.run(
                 FineTuneTrainable,
                 source,
@@ -122,7 +141,11 @@ class FineTunings:
 
     def _parallel(self, trials: int) -> int:
         """How many of these trials run at once: no more than there are processors."""
-        return min(self.spec.search.parallel_trials, trials, self.context.device.threads)
+        return min(self.spec.search.parallel_trials, trials, self.machines.slots(self.context.device))
+
+    def _share(self, parallel: int) -> engine.Share:
+        gpus = self.spec.compute.gpus_per_trial
+        return engine.trial_share(self.context.device, parallel, gpus, self.machines)
 
     def _task(self, backbone: str, name: str, train: IntArray, held_out: IntArray) -> FineTuneTask:
         """Files for the fine-tunings of one backbone: a head, from their training part, and the images."""
@@ -152,8 +175,7 @@ class FineTunings:
     def _source(
         self, tasks: Mapping[str, FineTuneTask], ids: tuple[str, ...], known: Sequence[Trial]
     ) -> FineTuneSource:
-        parallel = self._parallel(len(ids))
-        share = engine.trial_share(self.context.device, parallel, self.spec.compute.gpus_per_trial)
+        share = self._share(self._parallel(len(ids)))
         refit = ids == (REFIT,)
         return FineTuneSource(
             proposer=None if refit else Proposer(self.spec, "FineTune", list(tasks), self.context.earlier),
@@ -176,6 +198,7 @@ class FineTunings:
             objective=self.budget.objective.metric,
             spent=self.budget.ending,
             mutable={one.name for one in mutable_parameters(self.spec)} if self.evolving else (),
+            shelf=self._shelf if self.machines.count > 1 else None,
         )
 
     def _choose(
@@ -260,14 +283,7 @@ class FineTunings:
         unfinished = done is None or not done.finished
         while unfinished or source.waiting:
             unfinished = False
-            gpus = self.spec.compute.gpus_per_trial
-            engine.run(
-                FineTuneTrainable,
-                source,
-                engine.trial_share(self.context.device, 1, gpus),
-                parallel=1,
-                scratch=self.context.scratch,
-            )
+            engine.run(FineTuneTrainable, source, self._share(1), parallel=1, scratch=self.context.scratch)
         done = self.ledger.get(REFIT)
         why = "it never started" if done is None else done.message
         if done is not None and done.state == "Succeeded":

@@ -18,11 +18,12 @@ from tunesmith_api.training_job import TransferSpec
 from tunesmith_package.store import Store
 from tunesmith_trainer.devices import find_device
 from tunesmith_trainer.search.engine import report
-from tunesmith_trainer.search.failures import failure, require_disk
+from tunesmith_trainer.search.failures import failure, require_machine
 from tunesmith_trainer.search.finetune import FineTuneConfig
 from tunesmith_trainer.search.finetune_task import FineTuneTask, finetune_config, finetune_settings
 from tunesmith_trainer.search.judgement import LIKELIHOOD, leading_name, score_of
 from tunesmith_trainer.search.ledger import CurvePoint, Ledger, Setting, Trial, trial_id
+from tunesmith_trainer.search.shelf import MachineShelf, Shelf
 from tunesmith_trainer.search.stored_weights import fetch_weights
 from tunesmith_trainer.search.study import EarlyStopper, Proposer
 from tunesmith_trainer.workspace import ObjectDamaged
@@ -41,10 +42,14 @@ class FineTuneTrainable(tune.Trainable):
         torch.set_num_threads(config["threads"])
         self.failure: dict[str, Any] | None = None
         try:
-            task = FineTuneTask.from_config(config["task"])
+            self.shelf = MachineShelf(config["shelf"]) if config["shelf"] else None
+            task = self.shelf.task(config["task"]) if self.shelf else FineTuneTask.from_config(config["task"])
             device = replace(find_device(config["device"], config["precision"]), threads=config["threads"])
             self.tuner = task.tuner(FineTuneConfig(**config["finetune"]), device, config["seed"])
-            if config["checkpoint"]:
+            if config["checkpoint"] and self.shelf:
+                with self.shelf.checkpoint(config["checkpoint"]) as path:
+                    self.tuner.restore(path)
+            elif config["checkpoint"]:
                 self.tuner.restore(Path(config["checkpoint"]))
         except Exception as error:
             self.failure = failure(error)
@@ -66,8 +71,11 @@ class FineTuneTrainable(tune.Trainable):
                     f"The held-out loss is {result.validation_loss} after epoch {result.epoch}.",
                     "Lower the learning rate, or its upper bound in spec.search.parameters.",
                 )
-            path = Path(self.settings["folder"]) / f"{self.settings['id']}-{result.epoch:04d}.safetensors"
+            folder = self.shelf.folder if self.shelf else Path(self.settings["folder"])
+            path = folder / f"{self.settings['id']}-{result.epoch:04d}.safetensors"
             self.save_to(path)
+            if self.shelf:
+                self.shelf.keep(path, f"{self.settings['checkpoints']}{path.name}")
         except Exception as error:
             return failure(error)
         known = math.isfinite(result.validation_loss)
@@ -129,6 +137,7 @@ class FineTuneSource:
         objective: the primary objective's metric.
         mutable: names of the parameters that population based training changes.
         spent: which of the trials of a population end now, because the search is over.
+        shelf: where trials find their files that run on other machines; None where all run on this one.
     """
 
     proposer: Proposer | None
@@ -151,6 +160,7 @@ class FineTuneSource:
     objective: str = "accuracy"
     mutable: Collection[str] = ()
     spent: Callable[[Sequence[str]], Collection[str]] = lambda alive: ()
+    shelf: Shelf | None = None
 
     def __post_init__(self) -> None:
         """Queue the trials that are not finished."""
@@ -181,9 +191,11 @@ class FineTuneSource:
         self._update(row)
         return {
             "id": name,
-            "task": task.to_config(),
+            "task": task.to_config() if self.shelf is None else self.shelf.lend(task),
+            "shelf": None if self.shelf is None else self.shelf.address,
+            "checkpoints": self.prefix,
             "finetune": asdict(config),
-            "checkpoint": checkpoint,
+            "checkpoint": checkpoint if self.shelf is None else row.checkpoint,
             "folder": str(self.folder),
             "device": self.device,
             "precision": self.transfer.precision,
@@ -251,7 +263,7 @@ class FineTuneSource:
         if row.finished:
             return False
         if "failed" in metrics:
-            require_disk(metrics)
+            require_machine(metrics)
             self._finish(replace(row, state="Failed", reason=metrics["failed"], message=metrics["message"]))
             return False
         point = CurvePoint(**metrics["point"])
@@ -259,8 +271,9 @@ class FineTuneSource:
             return True
         # A name for each epoch: the row names the checkpoint that it belongs to, wherever a kill comes.
         key, previous = f"{self.prefix}{trial_id}-{point.epoch:04d}.safetensors", row.checkpoint
-        self.store.put(key, Path(metrics["checkpoint"]))
-        Path(metrics["checkpoint"]).unlink(missing_ok=True)
+        if self.shelf is None:
+            self.store.put(key, Path(metrics["checkpoint"]))
+            Path(metrics["checkpoint"]).unlink(missing_ok=True)
         row = replace(
             row,
             score=point.compared,

@@ -17,7 +17,7 @@ from ray import tune
 
 from tunesmith_api.reasons import Reason
 from tunesmith_trainer.search.engine import report
-from tunesmith_trainer.search.failures import failure, require_disk
+from tunesmith_trainer.search.failures import failure, require_machine
 from tunesmith_trainer.search.feature_matrix import FeatureMatrix
 from tunesmith_trainer.search.heads import HeadConfig, HeadTask, cross_validate
 from tunesmith_trainer.search.judgement import held_out_metrics, score_of
@@ -217,7 +217,7 @@ class HeadSource:
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Record the heads of a batch."""
         if "failed" in metrics:
-            require_disk(metrics)
+            require_machine(metrics)
             self._fail(metrics["failed"], metrics["message"])
             return False
         batch, self._batch = self._batch, []

@@ -122,14 +122,21 @@ def _init(
     slots: int, gpus: int | None, preload: Sequence[str], folder: str, launched: threading.Event
 ) -> None:
     import ray
+    from ray._private import utils
     from ray._private.node import Node
     from ray._private.state import GlobalState
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_keeping_sigterm())
+        stack.enter_context(keeping_handler(signal.SIGTERM))
         for name in UNNEEDED:
             stack.enter_context(_replaced(Node, name, lambda original: lambda *args, **kwargs: None))
+        # As if Ray had been installed without its dashboard, which only clusters need: otherwise the agent of
+        # this node imports all of that, and so does this process before.
+        missing = ImportError("not on one machine")
+        stack.enter_context(
+            _replaced(utils, "get_dashboard_dependency_error", lambda original: lambda: missing)
+        )
         asking = functools.partial(_asking_often, launched)
         stack.enter_context(_replaced(GlobalState, "get_node", asking))
         start = functools.partial(
@@ -184,20 +191,20 @@ def _asking_often(
 
 
 @contextlib.contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Put the process's own handler of SIGTERM back after the block, from whatever thread.
+def keeping_handler(number: signal.Signals) -> Iterator[None]:
+    """Put the process's own handler of a signal back after the block, from whatever thread.
 
-    Ray's C++ installs one that prints a stack and sets an alarm, which aborts the process three seconds later
-    however well it was ending (absl's ``alarm_on_failure_secs``).
+    Ray's C++ installs one for SIGTERM that prints a stack and sets an alarm, which aborts the process three
+    seconds later however well it was ending (absl's ``alarm_on_failure_secs``).
     """
     get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
     get.restype = put.restype = ctypes.c_void_p
     put.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    handler = get(signal.SIGTERM)
+    handler = get(number)
     try:
         yield
     finally:
-        put(signal.SIGTERM, handler)
+        put(number, handler)
 
 
 def _shutdown() -> None:
@@ -214,8 +221,8 @@ def _shutdown() -> None:
 
 
 @contextlib.contextmanager
-def _replaced(owner: type, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Have a method be ``make`` of it for the duration of the block, if there is such a method."""
+def _replaced(owner: object, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Have a method or function be ``make`` of it for the duration of the block, if there is such a one."""
     original = getattr(owner, name, None)
     if original is None:
         yield

@@ -128,7 +128,8 @@ class Probes:
             device=self.context.device.type,
             threads=self.context.device.threads,
         )
-        share = engine.trial_share(self.context.device, 1, None)
+        # The features are on this machine's disk.
+        share = engine.trial_share(self.context.device, 1, None, self.context.machines.first)
         if not self._heads_done(source.total):
             if note := source.proposer.left_out(source.total):
                 self.context.events.note(note)

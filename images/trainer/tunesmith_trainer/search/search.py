@@ -24,6 +24,7 @@ from tunesmith_trainer.search.context import Budget, SearchContext
 from tunesmith_trainer.search.fine_tuning import FineTunings
 from tunesmith_trainer.search.judgement import Judgement
 from tunesmith_trainer.search.ledger import Ledger, Trial, trial_number
+from tunesmith_trainer.search.machines import ray_cluster
 from tunesmith_trainer.search.probes import Probes
 from tunesmith_trainer.search.result import SearchResult
 from tunesmith_trainer.search.selection import Choice, choose
@@ -45,11 +46,18 @@ def run_search(context: SearchContext) -> SearchResult:
     search = _Search(context)
     with context.timed("features"):
         search.probes.embed()
-    with engine.local_ray(context.device, engine.trial_slots(context.spec)):
+    workers = context.spec.compute.workers
+    ray = (
+        ray_cluster(workers + 1, context.events.note)
+        if workers
+        else engine.local_ray(context.device, engine.trial_slots(context.spec))
+    )
+    with ray as context.machines:
         with context.timed("heads"):
             search.probes.run_heads()
         with context.timed("finetune"):
             candidate = search.fine_tune_and_choose()
+    search.tunings.clear_shelf()
     trials = search.ledger.trials
     proposed = sum(trial_number(row.id) is not None for row in trials)
     ended = search.budget.ended or f"The search ended because all of its {proposed} trials were done."
