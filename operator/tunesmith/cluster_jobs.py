@@ -217,6 +217,8 @@ def _events(lines: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
             continue
         if isinstance(event, dict) and "type" in event:
             yield event
+            if event["type"] == "result":
+                return  # A RayJob's pod may stay.
 
 
 def _overview(jobs: list[TrainingJob]) -> Table:

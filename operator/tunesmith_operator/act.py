@@ -100,7 +100,7 @@ class Actor:
             except VersionConflict as error:
                 raise Outdated(str(error)) from error
             except Refused as error:
-                if error.status == 404:
+                if error.status == 404 and error.reason:  # without one the server has no such kind
                     if isinstance(action, Change):
                         self._cache.discard(action.kind, subject.metadata.namespace, action.name)
                     raise Outdated(str(error)) from error

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from tunesmith_api.reasons import Reason
+from tunesmith_operator.kinds import RAY_JOB
 from tunesmith_operator.obstacles import Refusal
 
 _NOT_PERMITTED = re.compile(r' cannot \w+ resource "|attempting to grant RBAC')
@@ -25,6 +26,12 @@ def finding_of(refusal: Refusal) -> Finding:
         return Finding(
             Reason.QUOTA_EXCEEDED,
             f"{what}: {said}. Free some of the namespace's quota, or have it raised; it is tried again.",
+        )
+    if refusal.kind == RAY_JOB.name and refusal.status == 404:
+        return Finding(
+            Reason.RUNTIME_MISSING,
+            "compute.workers above 0 needs KubeRay, and this cluster knows no RayJob. Install KubeRay 1.6 or "
+            "newer, or suspend the job, set compute.workers to 0 and resume it; it is tried again.",
         )
     if "is being terminated" in said:
         return Finding(Reason.INTERRUPTED, f"{what}: the namespace is being deleted.")

@@ -41,6 +41,8 @@ ROLE = Kind("rbac.authorization.k8s.io/v1", "Role", "roles")
 ROLE_BINDING = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 JOB = Kind("batch/v1", "Job", "jobs")
+RAY_JOB = Kind("ray.io/v1", "RayJob", "rayjobs")
+RAY_CLUSTER = Kind("ray.io/v1", "RayCluster", "rayclusters")
 POD = Kind("v1", "Pod", "pods")
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
@@ -57,9 +59,9 @@ RESOURCES = (TRAINING_JOB, MODEL_DEPLOYMENT)
 OPTIONAL = (INFERENCE_SERVICE, HTTP_ROUTE)
 """Kinds that a cluster may lack: those of KServe and of the Gateway API."""
 WATCHED = (*COMPANIONS, JOB, POD, DEPLOYMENT, SERVICE, *OPTIONAL)
-"""Everything around the two that we are told of; all of it carries the label ``OURS``."""
+"""Everything around the two that we are told of; all of it carries the label ``OURS``. RayJobs are read."""
 
-BY_NAME = {kind.name: kind for kind in (*RESOURCES, *WATCHED, EVENT, LEASE)}
+BY_NAME = {kind.name: kind for kind in (*RESOURCES, *WATCHED, RAY_JOB, EVENT, LEASE)}
 
 FIELD_MANAGER = "tunesmith-operator"
 JOB_LABEL = "tunesmith.dev/training-job"

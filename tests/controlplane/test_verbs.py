@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.controlplane import several
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.stage import stage_of
 from tests.testbed.faulty_proxy import Request
@@ -23,6 +24,7 @@ from tunesmith_operator.kinds import (
     CONFIG_MAP,
     GATEWAY,
     JOB,
+    RAY_JOB,
     RESOURCES,
     ROLE,
     TRAINING_JOB,
@@ -63,6 +65,13 @@ SERVING = {
     *("deployments", "services"),
 }
 """Resources that only ModelDeployments need: test_serving_verbs.py."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_jobs(cluster: Cluster) -> Iterator[None]:
+    """RayJobs can be created while this module's tests run."""
+    with several.served(cluster):
+        yield
 
 
 def granted() -> set[Verb]:
@@ -152,6 +161,8 @@ def test_no_verb_is_unused_and_none_is_lacking(cluster: Cluster, namespace: str,
         wait_for(lambda: not cluster.pods(namespace), "no pod")
         cluster.change(namespace, compute={"cpu": "2"})
         wait_for(lambda: cluster.batch_job(namespace) is None, "the Job is replaced")
+        several.becomes_larger_while_suspended(cluster, namespace)
+        wait_for(lambda: several.ray_job(cluster, namespace) is None, "the RayJob is replaced")
         no_room(cluster, namespace)
         cluster.submit(namespace, "refused")
         cluster.wait_for_condition(namespace, "Succeeded", name="refused", reason="QuotaExceeded")
@@ -192,7 +203,7 @@ def without(cluster: Cluster, *verbs: Verb) -> Iterator[None]:
 def may(cluster: Cluster, resource: str, verb: str, namespace: str = "") -> bool:
     """Whether the API server's authorizer would let the operator."""
     plural, _, subresource = resource.partition("/")
-    kinds = {kind.plural: kind for kind in (*RESOURCES, *WATCHED, GATEWAY)}
+    kinds = {kind.plural: kind for kind in (*RESOURCES, *WATCHED, GATEWAY, RAY_JOB)}
     group = kinds[plural].group if plural in kinds else "coordination.k8s.io" if plural == "leases" else ""
     asked = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
     review = {
@@ -280,6 +291,10 @@ LACKING: dict[Verb, tuple[Act, Act, str]] = {
     **{(kind.plural, "patch"): (runs, is_damaged(kind), "status") for kind in COMPANIONS},
     (JOB.plural, "patch"): (runs, suspends, "status"),
     (JOB.plural, "delete"): (is_suspended, changes_compute, "status"),
+    (RAY_JOB.plural, "create"): (nothing, several.submits_several, "status"),
+    (RAY_JOB.plural, "get"): (nothing, several.submits_several, "log"),
+    (RAY_JOB.plural, "patch"): (several.has_a_ray_job, several.suspends_several, "status"),
+    (RAY_JOB.plural, "delete"): (several.has_a_suspended_ray_job, several.becomes_larger, "status"),
     (TRAINING_JOB.plural, "get"): (nothing, submits, "status"),
     ("trainingjobs/status", "patch"): (nothing, submits, "log"),
     ("events", "create"): (nothing, submits, "log"),

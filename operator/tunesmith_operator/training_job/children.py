@@ -28,14 +28,19 @@ from tunesmith_operator.kinds import (
 from tunesmith_operator.settings import Settings
 
 CONTAINER = "trainer"
+TRAINER = ("python", "-m", "tunesmith_trainer")
 COMPUTE_ANNOTATION = "tunesmith.dev/compute"
 """Of the Job: which compute its pods were made for."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-SPEC_FILE, OUTCOME_FILE = "spec.json", "outcome.json"
-"""Keys of the ConfigMap: what the trainer reads; how it ended, which outlives a wiped status."""
+SPEC_FILE, OUTCOME_FILE, FAILURES_FILE = "spec.json", "outcome.json", "failures.json"
+"""Keys of the ConfigMap: what the trainer reads; how it ended, which outlives a wiped status; which of its
+RayJobs have failed, which we count because KubeRay does not ask why."""
 PVC_ROOT = "/mnt/pvc"
 CACHE_FOLDER, SPEC_FOLDER = "/var/cache/tunesmith", "/etc/tunesmith"
 USER = 65532
+DASHBOARD_PORT = 8265
+KUBERAY_PODS = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+"""As its manifests and its chart have them."""
 REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 INTERRUPTED_CODE = EXIT_CODES[Reason.INTERRUPTED]
@@ -59,10 +64,12 @@ def compute_mark(compute: ComputeSpec) -> str:
     return hashlib.sha256(json.dumps(compute.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def companions(job: TrainingJob, outcome: str | None = None) -> tuple[tuple[Kind, Object], ...]:
+def companions(
+    job: TrainingJob, outcome: str | None = None, failures: tuple[str, ...] = ()
+) -> tuple[tuple[Kind, Object], ...]:
     """What a trainer's pod needs around it, in the order of creation."""
     return (
-        (CONFIG_MAP, config_map(job, outcome)),
+        (CONFIG_MAP, config_map(job, outcome, failures)),
         (SERVICE_ACCOUNT, service_account(job)),
         (ROLE, role(job)),
         (ROLE_BINDING, role_binding(job)),
@@ -70,8 +77,8 @@ def companions(job: TrainingJob, outcome: str | None = None) -> tuple[tuple[Kind
     )
 
 
-def config_map(job: TrainingJob, outcome: str | None = None) -> Object:
-    """The spec as the trainer reads it and, once the job is over, how it ended."""
+def config_map(job: TrainingJob, outcome: str | None = None, failures: tuple[str, ...] = ()) -> Object:
+    """The spec as the trainer reads it; failed RayJobs by their uids; once the job is over, how it ended."""
     frozen = {
         "apiVersion": API_VERSION,
         "kind": TRAINING_JOB.name,
@@ -81,12 +88,14 @@ def config_map(job: TrainingJob, outcome: str | None = None) -> Object:
     data = {SPEC_FILE: json.dumps(_in_pod(frozen), indent=1, sort_keys=True)}
     if outcome is not None:
         data[OUTCOME_FILE] = outcome
-    return {**_head(CONFIG_MAP, job), "data": data}
+    if failures:
+        data[FAILURES_FILE] = json.dumps(failures)
+    return {**head_of(CONFIG_MAP, job), "data": data}
 
 
 def service_account(job: TrainingJob) -> Object:
     """The trainer's identity."""
-    return {**_head(SERVICE_ACCOUNT, job), "automountServiceAccountToken": False}
+    return {**head_of(SERVICE_ACCOUNT, job), "automountServiceAccountToken": False}
 
 
 def role(job: TrainingJob) -> Object:
@@ -96,28 +105,40 @@ def role(job: TrainingJob) -> Object:
         {**only, "resources": ["trainingjobs"], "verbs": ["get"]},
         {**only, "resources": ["trainingjobs/status"], "verbs": ["patch"]},
     ]
-    return {**_head(ROLE, job), "rules": rules}
+    return {**head_of(ROLE, job), "rules": rules}
 
 
 def role_binding(job: TrainingJob) -> Object:
     """Gives the trainer its role."""
     name = child_name(job.name)
     return {
-        **_head(ROLE_BINDING, job),
+        **head_of(ROLE_BINDING, job),
         "roleRef": {"apiGroup": ROLE.group, "kind": ROLE.name, "name": name},
         "subjects": [{"kind": SERVICE_ACCOUNT.name, "name": name, "namespace": job.metadata.namespace}],
     }
 
 
 def network_policy(job: TrainingJob) -> Object:
-    """Nobody may connect to the trainer. What it connects to is the store, DNS and the API server."""
-    spec = {"podSelector": {"matchLabels": {JOB_LABEL: job.name}}, "policyTypes": ["Ingress"]}
-    return {**_head(NETWORK_POLICY, job), "spec": spec}
+    """Nobody may connect to the trainer. What it connects to is the store, DNS and the API server.
+
+    The pods of a RayJob may connect to each other, and KubeRay to the server that takes the trainer.
+    """
+    pods = {"matchLabels": {JOB_LABEL: job.name}}
+    spec: dict[str, Any] = {"podSelector": pods, "policyTypes": ["Ingress"]}
+    if job.spec.compute.workers:
+        spec["ingress"] = [
+            {"from": [{"podSelector": pods}]},
+            {
+                "from": [{"namespaceSelector": {}, "podSelector": KUBERAY_PODS}],
+                "ports": [{"protocol": "TCP", "port": DASHBOARD_PORT}],
+            },
+        ]
+    return {**head_of(NETWORK_POLICY, job), "spec": spec}
 
 
 def batch_job(job: TrainingJob, settings: Settings) -> Object:
     """The Job whose pod trains; written once, later only ``suspend`` and the limits change."""
-    head = _head(JOB, job)
+    head = head_of(JOB, job)
     queue = job.metadata.labels.get(QUEUE_LABEL)
     if queue:
         head["metadata"]["labels"][QUEUE_LABEL] = queue
@@ -167,16 +188,21 @@ def pod_template(job: TrainingJob, settings: Settings) -> Object:
     return {"metadata": {"labels": _labels(job)}, "spec": spec}
 
 
+def trainer_arguments(job: TrainingJob) -> list[str]:
+    """What the trainer is called with."""
+    return [
+        *("--spec", f"{SPEC_FOLDER}/{SPEC_FILE}"),
+        *("--cache-dir", CACHE_FOLDER),
+        *("--training-job-uid", job.metadata.uid or ""),
+    ]
+
+
 def _container(job: TrainingJob, settings: Settings) -> Object:
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": settings.trainer_image,
-        "command": ["python", "-m", "tunesmith_trainer"],
-        "args": [
-            *("--spec", f"{SPEC_FOLDER}/{SPEC_FILE}"),
-            *("--cache-dir", CACHE_FOLDER),
-            *("--training-job-uid", job.metadata.uid or ""),
-        ],
+        "command": list(TRAINER),
+        "args": trainer_arguments(job),
         "env": [{"name": "HOME", "value": CACHE_FOLDER}, *_credentials(job)],
         "resources": _resources(job.spec.compute),
         "terminationMessagePolicy": "File",
@@ -223,10 +249,11 @@ def shared_memory(compute: ComputeSpec) -> str:
         return compute.shared_memory
     if not compute.memory:
         return "2Gi"
-    return f"{max(1, round(_amount(compute.memory) / 4 / 1024**2))}Mi"
+    return f"{max(1, round(amount(compute.memory) / 4 / 1024**2))}Mi"
 
 
-def _amount(quantity: str) -> float:
+def amount(quantity: str) -> float:
+    """A quantity of Kubernetes as a number."""
     number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity).groups()  # type: ignore[union-attr]
     return float(number) * _UNITS[unit]
 
@@ -316,7 +343,8 @@ def _labels(job: TrainingJob) -> dict[str, str]:
     }
 
 
-def _head(kind: Kind, job: TrainingJob) -> Object:
+def head_of(kind: Kind, job: TrainingJob) -> Object:
+    """What every child begins with: its kind, its name, whose it is."""
     owner = {
         "apiVersion": API_VERSION,
         "kind": TRAINING_JOB.name,

@@ -13,24 +13,27 @@ from typing import Any
 from tunesmith_api.reasons import Reason
 from tunesmith_api.status import TrainingJobStatus
 from tunesmith_operator.findings import Finding, finding_of
-from tunesmith_operator.kinds import CONFIG_MAP, JOB, POD, Object
+from tunesmith_operator.kinds import CONFIG_MAP, JOB, POD, RAY_JOB, Object
 from tunesmith_operator.plan import Action, Change, Ensure, Plan, Remove
 from tunesmith_operator.settings import Settings
+from tunesmith_operator.training_job import ray_run
 from tunesmith_operator.training_job.children import (
     QUEUE_LABEL,
     addresses,
-    batch_job,
     companions,
     compute_mark,
     config_map,
 )
 from tunesmith_operator.training_job.observed import Observed, Run, essence
 from tunesmith_operator.training_job.pods import Pod, blocker, cause_of_end
+from tunesmith_operator.training_job.ray_job import run_of
 from tunesmith_operator.training_job.verdict import Verdict, differs, news_of, status_of
 
 LEAVING_SECONDS = 1.0
 POD_SECONDS = 2.0
 """So long a Job may take to start its pod before we say that it is about to, and ask why it does not."""
+RAY_SECONDS = 3.0
+"""How often a RayJob is read while it goes on; KubeRay asks Ray as often."""
 BLOCKED_SECONDS = 30.0
 """How often something that is in the way, and of which no watch tells us, is looked at again."""
 
@@ -73,6 +76,25 @@ def over(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     return _plan(observed, record, tuple(actions))
 
 
+def tried_again(observed: Observed, _: Settings, now: datetime) -> Plan | None:
+    """A RayJob failed, and another may not: what batch/v1 does by its podFailurePolicy is done here."""
+    run, limit = observed.run, observed.job.spec.backoff_limit
+    if run is None or run.kind is not RAY_JOB or run.outcome != "Failed" or not ray_run.worth_a_retry(run):
+        return None
+    failures = ray_run.failures(observed, run)
+    if len(failures) > limit:
+        return None
+    actions: tuple[Action, ...] = (_remove(run),)
+    if failures != observed.failures:
+        present = observed.companions.get(CONFIG_MAP)
+        counted = config_map(observed.job, failures=failures)
+        actions = (Ensure(CONFIG_MAP, counted, present.uid if present else ""), *actions)
+    finding = cause_of_end(run.end) if run.end else ray_run.failure(run)
+    again = f" It is started again in a moment ({len(failures)} of {limit} retries used)."
+    verdict = Verdict("Pending", Finding(finding.reason, finding.message + again))
+    return _plan(observed, status_of(observed, verdict, now), actions, LEAVING_SECONDS)
+
+
 def ended(observed: Observed, _: Settings, now: datetime) -> Plan | None:
     """The Job is over: say how, write it down in the ConfigMap first, then in the status."""
     run = observed.run
@@ -97,17 +119,6 @@ def out_of_reach(observed: Observed, _: Settings, now: datetime) -> Plan | None:
             )
             return _refuse(observed, Finding(Reason.SPEC_INVALID, message), now)
     return None
-
-
-def workers_unsupported(observed: Observed, _: Settings, now: datetime) -> Plan | None:
-    """Several pods need KubeRay."""
-    if not observed.job.spec.compute.workers:
-        return None
-    message = (
-        "compute.workers above 0 needs KubeRay's RayJob, which this version of Tunesmith does not create. "
-        "Create the job again with compute.workers: 0."
-    )
-    return _refuse(observed, Finding(Reason.RUNTIME_MISSING, message), now)
 
 
 def name_taken(observed: Observed, _: Settings, now: datetime) -> Plan | None:
@@ -164,7 +175,7 @@ def not_created(observed: Observed, settings: Settings, now: datetime) -> Plan |
         if run.suspended and _compute_changed(observed) and not observed.live_pods:
             return Plan((_remove(run),), again_after=LEAVING_SECONDS)
         return None
-    actions = (*_companions(observed), Ensure(JOB, batch_job(observed.job, settings), first_look=True))
+    actions = (*_companions(observed), Ensure(*run_of(observed.job, settings), first_look=True))
     if not observed.status:
         return Plan(actions, again_after=POD_SECONDS)  # The first word is its pod's.
     verdict = Verdict("Pending", Finding(Reason.QUEUED, "The Job is created and starts its pod."))
@@ -179,15 +190,17 @@ def running(observed: Observed, _: Settings, now: datetime) -> Plan:
     verdict, again_after = _progress(observed, run)
     if _about_to_start(observed, run, verdict, now):
         return Plan(actions, again_after=POD_SECONDS)
+    if run.kind is RAY_JOB:
+        again_after = RAY_SECONDS
     return _plan(observed, status_of(observed, verdict, now), actions, again_after)
 
 
 POLICIES: tuple[Policy, ...] = (
     being_deleted,
     over,
+    tried_again,
     ended,
     out_of_reach,
-    workers_unsupported,
     name_taken,
     others_leaving,
     refused,
@@ -222,7 +235,7 @@ def _is_over(status: TrainingJobStatus) -> bool:
 def _companions(observed: Observed) -> list[Ensure]:
     """Those that are missing or not as they should be."""
     wanted = []
-    for kind, body in companions(observed.job):
+    for kind, body in companions(observed.job, failures=observed.failures):
         present = observed.companions.get(kind)
         if present is None or present.essence != essence(kind, body):
             wanted.append(Ensure(kind, body, present.uid if present else ""))
@@ -235,7 +248,7 @@ def _limits(observed: Observed, run: Run) -> list[Change]:
     changes: Object = {}
     if run.suspended and not _queue(observed):
         changes["suspend"] = False
-    if run.backoff_limit != spec.backoff_limit:
+    if run.kind is JOB and run.backoff_limit != spec.backoff_limit:
         changes["backoffLimit"] = spec.backoff_limit
     if run.active_deadline_seconds != spec.active_deadline_seconds:
         changes["activeDeadlineSeconds"] = spec.active_deadline_seconds
@@ -258,6 +271,8 @@ def _progress(observed: Observed, run: Run) -> tuple[Verdict, float | None]:
     if run.suspended and _queue(observed):
         message = f"The job waits for its turn in the queue {_queue(observed)}."
         return Verdict("Queued", Finding(Reason.QUEUED, message)), None
+    if run.kind is RAY_JOB and (verdict := ray_run.progress(observed, run)) is not None:
+        return verdict, None
     live = observed.live_pods
     if not live and observed.refusal is not None and observed.refusal.kind == POD.name:
         # The Job's controller tries again by itself; what it lacks of ours is put right meanwhile.
@@ -271,7 +286,7 @@ def _progress(observed: Observed, run: Run) -> tuple[Verdict, float | None]:
         finding = cause_of_end(failure)
         again = f" Another pod starts in a moment ({run.failed} of {run.backoff_limit} retries used)."
         return Verdict("Pending", Finding(finding.reason, finding.message + again)), POD_SECONDS
-    pod = live[-1]
+    pod = next((one for one in live if one.role == "head"), live[-1])
     if obstacle := blocker(pod):
         return Verdict("Pending", obstacle), None
     if pod.terminating:
@@ -327,11 +342,16 @@ def _failed(observed: Observed, run: Run) -> Verdict:
         if run.outcome_reason == "BackoffLimitExceeded":
             times = f" The trainer failed {run.failed} times; backoffLimit is {run.backoff_limit}."
             finding = Finding(finding.reason, finding.message + times)
+    elif run.kind is RAY_JOB:
+        finding = ray_run.failure(run)
     else:
         said = run.outcome_message.rstrip(".") or run.outcome_reason
         finding = Finding(
             Reason.BACKOFF_LIMIT_EXCEEDED, f"The Job {run.name} failed: {said}. Its pods are gone."
         )
+    if run.kind is RAY_JOB and ray_run.worth_a_retry(run):
+        times = f" The trainer failed {len(ray_run.failures(observed, run))} times; backoffLimit is "
+        finding = Finding(finding.reason, f"{finding.message}{times}{observed.job.spec.backoff_limit}.")
     # A model that failed its gates is published too, as unverified.
     return Verdict("Failed", finding, succeeded="False", fields=_last_words(observed, failure))
 
@@ -341,6 +361,8 @@ def _ttl(observed: Observed) -> list[Change]:
     run, wanted = observed.run, observed.job.spec.ttl_seconds_after_finished
     if run is None or run.terminating or run.ttl_seconds == wanted or run.outcome is None:
         return []
+    if run.kind is RAY_JOB:
+        return []  # It has had it from the start: KubeRay then removes its pods only.
     return [_change(run, {"ttlSecondsAfterFinished": wanted})]
 
 
@@ -368,8 +390,8 @@ def _suspended_or(observed: Observed, phase: Any) -> Any:
 
 
 def _change(run: Run, spec: Object) -> Change:
-    return Change(JOB, run.name, {"metadata": {"uid": run.uid}, "spec": spec})
+    return Change(run.kind, run.name, {"metadata": {"uid": run.uid}, "spec": spec})
 
 
 def _remove(run: Run) -> Remove:
-    return Remove(JOB, run.name, run.uid)
+    return Remove(run.kind, run.name, run.uid)

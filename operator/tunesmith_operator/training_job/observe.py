@@ -1,6 +1,7 @@
 """Gathers what is known of a TrainingJob: from the watches' cache, and live where the cache cannot tell."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,8 @@ from tunesmith_operator.kinds import (
     JOB,
     JOB_LABEL,
     POD,
+    RAY_CLUSTER,
+    RAY_JOB,
     TRAINING_JOB,
     Key,
     Object,
@@ -30,10 +33,13 @@ from tunesmith_operator.obstacles import (
     is_leaving,
     owner_of,
 )
-from tunesmith_operator.training_job.children import OUTCOME_FILE, child_name
+from tunesmith_operator.training_job.children import FAILURES_FILE, OUTCOME_FILE, child_name
 from tunesmith_operator.training_job.observed import Companion, Observed, Run, parse_companion, parse_run
 from tunesmith_operator.training_job.pods import Pod, moment, parse_pod
+from tunesmith_operator.training_job.ray_job import ray_job_name
+from tunesmith_operator.training_job.ray_run import parse_ray_job
 
+_CREATING = re.compile(r"^(Error creating: |Failed to create (head|worker) Pod .*?, )")
 POD_PATIENCE_SECONDS = 1.5
 """A Job that has made no pod for so long is asked why."""
 
@@ -56,27 +62,37 @@ async def observe(key: Key, cache: Cache, kube: Kube, now: datetime) -> Observed
     name, uid = child_name(key.name), str(raw["metadata"]["uid"])
     companions: dict[Any, Companion] = {}
     outcome: Mapping[str, Any] | None = None
+    failures: tuple[str, ...] = ()
     conflict: Conflict | None = None
     leaving: list[str] = []
     run: Run | None = None
-    for kind in (*COMPANIONS, JOB):
-        child = cache.get(kind, key.namespace, name)
+    children = [(kind, cache.get(kind, key.namespace, name)) for kind in (*COMPANIONS, JOB)]
+    if _may_have_ray_job(job, children[-1][1]):
+        children.append((RAY_JOB, await kube.get(RAY_JOB, key.namespace, ray_job_name(key.name))))
+    for kind, child in children:
         if child is None:
             continue
         if not belongs_to(child, uid) or child["metadata"].get("deletionTimestamp"):
             if is_leaving(child, TRAINING_JOB.name, key.name):
-                leaving.append(f"the {kind.name} {name}")
+                leaving.append(f"the {kind.name} {child['metadata']['name']}")
             else:
                 conflict = conflict_with(child, kind.name)
         elif kind is JOB:
             run = parse_run(child)
+        elif kind is RAY_JOB:
+            run = parse_ray_job(child)
         else:
             companions[kind] = parse_companion(kind, child)
             if kind is CONFIG_MAP:
-                outcome = outcome_of(child)
+                outcome, failures = outcome_of(child), failures_of(child)
     pods, strays = _pods(cache.children(POD, key), run)
     # When a Job is over its pods are: where the cache says otherwise, their last words are on their way.
-    behind = run is not None and run.outcome is not None and (not pods or any(pod.live for pod in pods))
+    behind = (
+        run is not None
+        and run.kind is JOB
+        and run.outcome is not None
+        and (not pods or any(pod.live for pod in pods))
+    )
     if strays or behind:
         pods, strays = _pods(await _live_pods(key, cache, kube), run)
     return Observed(
@@ -87,10 +103,17 @@ async def observe(key: Key, cache: Cache, kube: Kube, now: datetime) -> Observed
         run=run,
         pods=pods,
         outcome=outcome,
+        failures=failures,
         refusal=await _pod_refusal(key, run, pods, kube, now),
         conflict=conflict,
         leaving=(*leaving, *(f"the Pod {pod.name}" for pod in strays)),
     )
+
+
+def _may_have_ray_job(job: TrainingJob, batch_job: Object | None) -> bool:
+    """Whether there may be a RayJob: asked for now, or before the spec was changed."""
+    changed = (job.metadata.generation or 1) > 1
+    return job.spec.compute.workers > 0 or (changed and batch_job is None)
 
 
 def outcome_of(config_map: Object) -> Mapping[str, Any] | None:
@@ -108,6 +131,15 @@ def outcome_of(config_map: Object) -> Mapping[str, Any] | None:
     return outcome
 
 
+def failures_of(config_map: Object) -> tuple[str, ...]:
+    """Which RayJobs of the job have failed, as its ConfigMap remembers it."""
+    try:
+        failures = json.loads((config_map.get("data") or {}).get(FAILURES_FILE, "[]"))
+    except ValueError:
+        return ()
+    return tuple(map(str, failures)) if isinstance(failures, list) else ()
+
+
 def _parse(raw: Object) -> TrainingJob:
     try:
         return TrainingJob.model_validate(raw)
@@ -122,7 +154,10 @@ def _pods(raw: list[Object], run: Run | None) -> tuple[tuple[Pod, ...], tuple[Po
     own, strays = [], []
     for one in raw:
         pod = parse_pod(one)
-        if run is not None and owner_of(one).get("uid") == run.uid:
+        owner = owner_of(one)
+        # A RayJob is only made when no pods of another are left.
+        of_ray = run is not None and run.kind is RAY_JOB and owner.get("kind") == RAY_CLUSTER.name
+        if of_ray or (run is not None and owner.get("uid") == run.uid):
             own.append(pod)
         elif pod.live:
             strays.append(pod)
@@ -151,11 +186,13 @@ async def _pod_refusal(
     if (now - since).total_seconds() < POD_PATIENCE_SECONDS:
         return None
     selector = f"involvedObject.uid={run.uid},reason=FailedCreate"
+    if run.kind is RAY_JOB:
+        selector = f"involvedObject.kind={RAY_CLUSTER.name},involvedObject.name={run.cluster},type=Warning"
     events = await kube.list(EVENT, key.namespace, field_selector=selector)
-    recent = [one for one in events if _when(one) >= since]
+    recent = [one for one in events if _when(one) >= since and "ailed" in one["reason"]]
     if not recent:
         return None
-    message = max(recent, key=_when)["message"].removeprefix("Error creating: ")
+    message = _CREATING.sub("", max(recent, key=_when)["message"])
     return Refusal("Pod", 403, "Forbidden", message)
 
 

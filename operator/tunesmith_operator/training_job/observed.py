@@ -9,6 +9,7 @@ from tunesmith_api.status import TrainingJobStatus
 from tunesmith_api.training_job import TrainingJob
 from tunesmith_operator.kinds import (
     CONFIG_MAP,
+    JOB,
     NETWORK_POLICY,
     ROLE,
     ROLE_BINDING,
@@ -32,7 +33,14 @@ class Companion:
 
 @dataclass(frozen=True)
 class Run:
-    """The batch/v1 Job, as far as decisions need it."""
+    """The batch/v1 Job or the RayJob, as far as decisions need it.
+
+    Attributes:
+        kind: which of them.
+        end: of a RayJob's trainer, as that of a pod: KubeRay tells it, and removes the pods.
+        trains: of a RayJob, whether the trainer has been started.
+        cluster: of a RayJob, the name of its RayCluster.
+    """
 
     name: str
     uid: str
@@ -49,6 +57,10 @@ class Run:
     outcome: Literal["Complete", "Failed"] | None
     outcome_reason: str
     outcome_message: str
+    kind: Kind = JOB
+    end: Pod | None = None
+    trains: bool = False
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,10 @@ class Observed:
         status: the same status as plain JSON.
         resource_version: of the job as it was seen.
         companions: those that are there and ours, by kind.
-        run: the Job, when it is there and ours.
+        run: the Job or RayJob, when it is there and ours.
         pods: all that carry the job's label, the oldest first.
         outcome: how it ended, as the ConfigMap remembers it; a whole status.
+        failures: uids of its RayJobs that have failed, as the ConfigMap remembers them.
         refusal: what the server said when something was to be created.
         conflict: what is in the way.
         leaving: objects of an earlier TrainingJob of this name, or of a deleted Job, that are not gone yet.
@@ -75,6 +88,7 @@ class Observed:
     run: Run | None
     pods: tuple[Pod, ...]
     outcome: Mapping[str, Any] | None = None
+    failures: tuple[str, ...] = ()
     refusal: Refusal | None = None
     conflict: Conflict | None = None
     leaving: tuple[str, ...] = ()
@@ -92,6 +106,8 @@ class Observed:
     @property
     def last_failure(self) -> Pod | None:
         """The pod that failed last."""
+        if self.run is not None and self.run.end is not None:
+            return self.run.end
         failed = [pod for pod in self.pods if pod.phase == "Failed"]
         return max(failed, key=lambda pod: pod.created, default=None)
 

@@ -70,6 +70,8 @@ class Pod:
     disruption: str = ""
     reason: str = ""
     message: str = ""
+    role: str = ""
+    """In a RayJob: ``head`` or ``worker``."""
 
     @property
     def live(self) -> bool:
@@ -107,6 +109,7 @@ def parse_pod(raw: Object) -> Pod:
         else "",
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or ""),
+        role=str((metadata.get("labels") or {}).get("ray.io/node-type") or ""),
     )
 
 
