@@ -55,7 +55,7 @@ class Cluster:
 
     def pods(self, name: str) -> list[Any]:
         """The pods of a TrainingJob, the newest first."""
-        selector = f"{JOB_LABEL}={name}"
+        selector = f"{JOB_LABEL}={name},ray.io/node-type!=worker"  # in which no trainer runs
         try:
             found = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
         except self._errors as error:

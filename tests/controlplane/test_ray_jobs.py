@@ -29,8 +29,13 @@ def kuberay(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     except RuntimeError as error:
         pytest.skip(f"KubeRay's controller cannot be built here: {error}")
     yield running
-    remove_crds(cluster.plane)  # RayJobs of namespaces that are going have a finalizer of KubeRay's
     running.stop()
+    for left in cluster.api.list(
+        RAY_JOB, ""
+    ):  # of namespaces that are going: KubeRay has a finalizer on them
+        place = left["metadata"]["namespace"], left["metadata"]["name"]
+        cluster.api.merge(RAY_JOB, *place, {"metadata": {"finalizers": None}})
+    remove_crds(cluster.plane)
 
 
 def submit(cluster: Cluster, namespace: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith_trainer.events import Events
+from tunesmith_trainer.events import Both, Events
 
 
 class Clock:
@@ -128,3 +129,21 @@ def test_nothing_is_told_after_the_result() -> None:
     events.note("A thread that was late.")
     events.emit("result", exitCode=0)
     assert [json.loads(line)["exitCode"] for line in stream.getvalue().splitlines()] == [75]
+
+
+def test_events_are_copied_to_a_file_too(tmp_path: Path) -> None:
+    stream, copy = io.StringIO(), tmp_path / "log"
+    Events(Both(stream, copy)).note("half way")
+    assert stream.getvalue() == copy.read_text() == '{"type":"note","message":"half way"}\n'
+
+
+@pytest.mark.parametrize("name", ["missing/log", "/dev/full"])
+def test_copy_that_cannot_be_written_is_told_once_and_loses_no_event(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    stream = io.StringIO()
+    events = Events(Both(stream, tmp_path / name))
+    events.note("one")
+    events.note("two")
+    assert len(stream.getvalue().splitlines()) == 2
+    assert capsys.readouterr().err.count("Events are not copied") == 1

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -133,13 +133,22 @@ class Both(io.TextIOBase):
         self._try(lambda file: file.flush())
         self._stream.flush()
 
+    def close(self) -> None:
+        """Close the file; the stream is its owner's."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        super().close()
+
     def _try(self, use: Callable[[TextIO], object]) -> None:
         if self._file is None:
             return
         try:
             use(self._file)
         except OSError as error:
-            self._file = None
+            file, self._file = self._file, None
+            with suppress(OSError):
+                file.close()
             self._give_up(error)
 
     @staticmethod
