@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from tests.controlplane.cluster import Cluster
 from tests.testbed.kube_api import Object, wait_for
-from tests.testbed.kuberay_controller import JobServer, KubeRay, owned_by, remove_crds
+from tests.testbed.kuberay_controller import JobServer, KubeRay, owned_by, remove_ray_jobs
 
 from tunesmith_api.reasons import EXIT_CODES, Reason
 from tunesmith_operator.kinds import CONFIG_MAP, RAY_CLUSTER, RAY_JOB, TRAINING_JOB
@@ -35,7 +35,7 @@ def kuberay(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ):  # of namespaces that are going: KubeRay has a finalizer on them
         place = left["metadata"]["namespace"], left["metadata"]["name"]
         cluster.api.merge(RAY_JOB, *place, {"metadata": {"finalizers": None}})
-    remove_crds(cluster.plane)
+    remove_ray_jobs(cluster.plane)
 
 
 def submit(cluster: Cluster, namespace: str) -> None:
@@ -75,7 +75,7 @@ def failed(code: int, **result: object) -> str:
 def test_cluster_without_kuberay_says_so_and_the_job_begins_once_it_is_there(
     cluster: Cluster, namespace: str, request: pytest.FixtureRequest
 ) -> None:
-    remove_crds(cluster.plane)
+    remove_ray_jobs(cluster.plane)
     submit(cluster, namespace)
     cluster.wait_for_condition(namespace, "Admitted", status="False", reason="RuntimeMissing")
     kuberay: KubeRay = request.getfixturevalue("kuberay")

@@ -37,16 +37,14 @@ PLURALS = ("rayjobs", "rayclusters", "rayservices", "raycronjobs")
 def install_crds(plane: ControlPlane, api: Api) -> None:
     """As a user would: kubectl apply."""
     crds = sources(MODULE, SOURCE) / "config" / "crd" / "bases"
-    for plural in PLURALS:
-        plane.kubectl("apply", "--server-side", "-f", str(crds / f"ray.io_{plural}.yaml"))
+    plane.kubectl("apply", "--server-side", "-f", str(crds))
     for plural in PLURALS:
         wait_for(functools.partial(_served, api, plural), f"{plural} are served")
 
 
-def remove_crds(plane: ControlPlane) -> None:
-    """As if KubeRay had never been there."""
-    crds = [f"{plural}.ray.io" for plural in PLURALS]
-    plane.kubectl("delete", "crd", *crds, "--ignore-not-found", "--timeout=30s")
+def remove_ray_jobs(plane: ControlPlane) -> None:
+    """As if KubeRay had never been there, for those who want a RayJob."""
+    plane.kubectl("delete", "crd", "rayjobs.ray.io", "--ignore-not-found", "--timeout=30s")
 
 
 def _served(api: Api, plural: str) -> bool:
