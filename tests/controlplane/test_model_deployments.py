@@ -32,7 +32,7 @@ CANARY = {
     "steps": [{"weight": 10, "holdSeconds": 0}, {"weight": 50, "holdSeconds": 0}],
     "analysis": [{"metric": "errorRate", "maximum": 0.01}],
     "minimumRequests": 50,
-    "keepWarmSeconds": 0,
+    "keepWarmSeconds": 2,
 }
 
 

@@ -195,6 +195,23 @@ def test_a_revision_goes_once_it_is_out_of_the_route_and_has_drained() -> None:
     assert not [a for a in late.actions if isinstance(a, Remove)]
 
 
+def test_a_revision_that_is_kept_warm_is_thought_of_when_its_time_is_over() -> None:
+    one = deployment(rollout={"keepWarmSeconds": 100})
+    observed = serving(one)
+    before = revision(B, one)
+    earlier = {**said_of(B, one), "outcome": "Promoted", "when": "2026-11-30T09:00:00Z"}
+    (latest,) = observed.status["history"]
+    status = {**observed.status, "history": [{**latest, "when": "2026-11-30T12:00:00Z"}, earlier]}
+    observed = settled(
+        replace(observed, status=status, revisions={**observed.revisions, before.name: before})
+    )
+    plan = decide(observed, SETTINGS, NOON + timedelta(seconds=40))
+    assert plan.again_after == 60
+    assert not [a for a in plan.actions if isinstance(a, Remove)]
+    late = decide(observed, SETTINGS, NOON + timedelta(seconds=100))
+    assert [a.name for a in late.actions if isinstance(a, Remove)] == [before.name]
+
+
 def test_without_a_gateway_a_plain_service_leads_to_the_stable_revision() -> None:
     settings = replace(SETTINGS, gateway="")
     one = deployment()

@@ -30,6 +30,7 @@ from tunesmith_operator.model_deployment.rollout import (
     Target,
     advance,
     warm,
+    warm_for,
     weights,
 )
 from tunesmith_operator.model_deployment.verdict import differs, ready_news, status_of, trouble_of
@@ -60,7 +61,8 @@ def decide(observed: Observed, settings: Settings, now: datetime) -> Plan:
     if observed.package is None and observed.pending is not None and move.state.canary is None:
         move = Move(move.state, observed.pending, news=move.news, again_after=move.again_after)
     actions, again_after = _actions(observed, move.state, settings, now)
-    soonest = [seconds for seconds in (move.again_after, again_after) if seconds is not None]
+    cooling = warm_for(move.state, _rollout(observed), now)
+    soonest = [one for one in (move.again_after, again_after, cooling) if one is not None]
     move = Move(move.state, move.finding, move.progressing, move.news, min(soonest, default=None))
     return _plan(observed, move, actions, settings, now)
 

@@ -125,6 +125,14 @@ def warm(state: State, rollout: Rollout, now: datetime) -> HistoryEntry | None:
     return before if now < promoted.when + timedelta(seconds=rollout.keep_warm_seconds) else None
 
 
+def warm_for(state: State, rollout: Rollout, now: datetime) -> float | None:
+    """Seconds until the revision before the stable one need not be kept any more; None when none is kept."""
+    if warm(state, rollout, now) is None:
+        return None
+    promoted = next(one for one in state.history if one.outcome == "Promoted")
+    return max(0.0, (promoted.when - now).total_seconds() + rollout.keep_warm_seconds)
+
+
 def predecessor(state: State, without: str | None = None) -> HistoryEntry | None:
     """The last revision before the stable one that had all the traffic and was not sent away since."""
     stable = state.stable.revision if state.stable else None
