@@ -202,11 +202,15 @@ def test_a_worse_model_is_rejected_by_what_people_say_was_true(team: Team) -> No
     }
     team.train("worse", "muddled", verification=loose)
     assert team.trained("worse")["verified"] is True
+    before = team.status("modeldeployment", "insects")["stable"]["revision"]
+    replaced = {"strategy": "Replace", "steps": None, "analysis": None}
+    changes = {"rollout": replaced, "monitoring": {"feedback": {"enabled": True}}}
+    team.patch("modeldeployment", "insects", json.dumps({"spec": changes}))
+    stable = partial(team.status, "modeldeployment", "insects")
+    wait_for(lambda: stable()["stable"]["revision"] != before, "one that takes feedback", 120)
     limits = [{"metric": "feedbackAccuracy", "minimum": 0.9}]
     rollout = {**CANARY, "steps": [{"weight": 50, "holdSeconds": 600}], "analysis": limits}
-    changes = {"rollout": rollout, "monitoring": {"feedback": {"enabled": True}}}
-    team.patch("modeldeployment", "insects", json.dumps({"spec": changes}))
-    team.wait_for("modeldeployment", "insects", "Progressing", 300, status="False", reason="Completed")
+    team.patch("modeldeployment", "insects", json.dumps({"spec": {"rollout": rollout}}))
     good = team.status("modeldeployment", "insects")["stable"]["revision"]
     with Load(team, "insects", tell=True) as load:
         team.patch("modeldeployment", "insects", '{"spec": {"model": {"trainingJob": "worse"}}}')
