@@ -21,7 +21,6 @@ from tests.testbed.operators import ACCOUNT, NAMESPACE, REPOSITORY, Operator
 
 from tunesmith_operator.kinds import (
     COMPANIONS,
-    CONFIG_MAP,
     GATEWAY,
     JOB,
     RAY_JOB,
@@ -37,6 +36,7 @@ Verb = tuple[str, str]
 """A resource (`pods`, `trainingjobs/status`) and what may be done with it."""
 
 CHILD = child_name("flowers")
+LEASE_ROLE = f"{ACCOUNT}-lease"
 METHODS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 FOREIGN: dict[str, Object] = {
     "RoleBinding": {
@@ -282,12 +282,7 @@ def is_suspended(cluster: Cluster, namespace: str) -> None:
 Act = Callable[[Cluster, str], None]
 LACKING: dict[Verb, tuple[Act, Act, str]] = {
     **{(kind.plural, "create"): (nothing, submits, "status") for kind in (*COMPANIONS, JOB)},
-    **{
-        (kind.plural, "get"): (nothing, meets_a_stranger(kind), "status")
-        for kind in (*COMPANIONS, JOB)
-        if kind is not CONFIG_MAP
-    },
-    (CONFIG_MAP.plural, "get"): (nothing, submits, "status"),
+    **{(kind.plural, "get"): (nothing, meets_a_stranger(kind), "status") for kind in (*COMPANIONS, JOB)},
     **{(kind.plural, "patch"): (runs, is_damaged(kind), "status") for kind in COMPANIONS},
     (JOB.plural, "patch"): (runs, suspends, "status"),
     (JOB.plural, "delete"): (is_suspended, changes_compute, "status"),
@@ -376,11 +371,11 @@ def test_verb_that_is_given_back_lets_the_job_begin(cluster: Cluster, namespace:
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
 def test_lease_that_cannot_be_kept_is_named_in_the_log(cluster: Cluster, tmp_path: Path, verb: str) -> None:
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/{ACCOUNT}"
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/{LEASE_ROLE}"
     whole: Any = cluster.api.read(path)
     (rule,) = whole["rules"]
     verbs = [one for one in rule["verbs"] if one != verb]
-    cluster.api.merge(ROLE, NAMESPACE, ACCOUNT, {"rules": [{**rule, "verbs": verbs}]})
+    cluster.api.merge(ROLE, NAMESPACE, LEASE_ROLE, {"rules": [{**rule, "verbs": verbs}]})
     starting = cluster.operator(tmp_path)
     try:
         wait_for(lambda: not may(cluster, "leases", verb, NAMESPACE), "it may not")
@@ -391,7 +386,7 @@ def test_lease_that_cannot_be_kept_is_named_in_the_log(cluster: Cluster, tmp_pat
         assert "cannot be kept" in starting.log
     finally:
         starting.kill()
-        cluster.api.merge(ROLE, NAMESPACE, ACCOUNT, {"rules": whole["rules"]})
+        cluster.api.merge(ROLE, NAMESPACE, LEASE_ROLE, {"rules": whole["rules"]})
         wait_for(lambda: may(cluster, "leases", verb, NAMESPACE), "it may again")
         cluster.forget_lease()
 

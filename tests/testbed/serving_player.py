@@ -92,6 +92,8 @@ class ServingPlayer:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(10)
+        with contextlib.suppress(httpx.HTTPError):
+            self._api.delete(GATEWAY, GATEWAY_NAMESPACE, GATEWAY_NAME)
         self._server.shutdown()
         self._server.server_close()
 
