@@ -266,6 +266,17 @@ def test_a_stable_revision_without_pods_is_not_ready_and_stays_in_the_route() ->
         assert action.body["spec"]["rules"][-1]["backendRefs"][0]["weight"] == 100
 
 
+def test_a_revision_that_gets_more_pods_stays_in_the_route() -> None:
+    one = deployment()
+    growing = replace(revision(A, one), workload=Workload(settled=False, wanted=3, available=1))
+    assert growing.ready
+    assert not growing.complete
+    observed = at_rest(serving(one))
+    plan = decide(replace(observed, revisions={growing.name: growing}), SETTINGS, NOON)
+    assert plan.actions == ()
+    assert plan.status is None
+
+
 def test_a_missing_model_does_not_touch_what_is_served() -> None:
     pending = Finding(Reason.TRAINING_JOB_MISSING, "There is no TrainingJob flowers here.")
     observed = at_rest(serving(deployment()))

@@ -80,14 +80,14 @@ class Revision:
 
     @property
     def ready(self) -> bool:
-        """Whether requests may be sent to it: at its generation, with at least one pod that answers."""
-        work = self.workload
-        return self.reachable and work is not None and work.settled and work.available > 0
+        """Whether requests may be sent to it: a pod answers, and as it never changes all are alike."""
+        return self.reachable and self.workload is not None and self.workload.available > 0
 
     @property
     def complete(self) -> bool:
-        """Whether it has all the pods that it should have."""
-        return self.ready and self.workload is not None and self.workload.available >= self.workload.wanted
+        """Whether its Deployment has come to rest with all the pods that it should have."""
+        work = self.workload
+        return self.ready and work is not None and work.settled and work.available >= work.wanted
 
 
 @dataclass(frozen=True)
