@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -49,7 +48,7 @@ from tunesmith_operator.watches import registry_of, settings_of
 _log = logging.getLogger(__name__)
 AUDIT_SECONDS = 2.0
 """How soon after a list what it does not hold is forgotten."""
-KINDS_SECONDS = 15.0
+FIRST_KINDS_SECONDS, KINDS_SECONDS = 0.5, 15.0
 """How often the server is asked whether it has KServe and the Gateway API by now."""
 STOPPING_SECONDS = 10.0
 """How long what is going on may take to end."""
@@ -249,11 +248,12 @@ class Operator:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         """Watch what the server has; begin anew when it has KServe or the Gateway API, or no longer."""
-        self._optional = await self._served()
+        self._optional = await self._other_kinds(None)
         while not stop.is_set():
             over = asyncio.Event()
             watching = asyncio.create_task(self._watch_until(over))
-            stopped, others = asyncio.create_task(stop.wait()), asyncio.create_task(self._other_kinds())
+            stopped = asyncio.create_task(stop.wait())
+            others = asyncio.create_task(self._other_kinds(self._optional))
             await asyncio.wait([watching, stopped, others], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():  # Kopf takes SIGTERM and SIGINT over from us, and ends by itself.
                 stop.set()
@@ -266,13 +266,15 @@ class Operator:
     async def _served(self) -> frozenset[Kind]:
         return frozenset([kind for kind in OPTIONAL if await self._kube.serves(kind)])
 
-    async def _other_kinds(self) -> frozenset[Kind]:
-        """What the server has, once that is something else than what is watched."""
+    async def _other_kinds(self, known: frozenset[Kind] | None) -> frozenset[Kind]:
+        """What the server has, once that is something else than what is known; nothing is, to begin with."""
         while True:
-            await asyncio.sleep(KINDS_SECONDS)
-            with contextlib.suppress(ApiError):
-                if (served := await self._served()) != self._optional:
+            try:
+                if (served := await self._served()) != known:
                     return served
+            except ApiError as error:
+                _log.info("Which kinds the server has is asked later: %s", error)
+            await asyncio.sleep(FIRST_KINDS_SECONDS if known is None else KINDS_SECONDS)
 
     async def _watch_until(self, over: asyncio.Event) -> None:
         await kopf.operator(
