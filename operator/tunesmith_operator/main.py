@@ -242,7 +242,7 @@ class Operator:
                 403: "Apply the operator's roles, or name the namespaces it may watch with --namespace.",
             }
             raise TunesmithError(
-                f"The operator's own resources cannot be listed: {error.message}.",
+                f"{kind.name}s cannot be listed: {error.message}.",
                 hint.get(error.status, "Check that the API server can be reached."),
             ) from error
 
