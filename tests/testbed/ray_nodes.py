@@ -150,7 +150,7 @@ def _start(
         **os.environ,
         **environment,
         "HOME": str(folder),
-        # A search in this process may have left Ray's own "0" for it in the environment.
+        # tunesmith_trainer sets it to 0 where it is imported, as it is in the process of the tests.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         "TUNESMITH_CACHE_DIR": str(folder / "cache"),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
