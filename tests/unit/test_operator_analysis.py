@@ -1,14 +1,22 @@
 """What is concluded from what predictors counted."""
 
+import asyncio
 import math
 import random
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from tunesmith_api.model_deployment import Analysis
+from tunesmith_api.status import CanaryStatus
+from tunesmith_operator.kinds import Key
 from tunesmith_operator.model_deployment.analysis import Counts, Window, judge, quantile, shift
-from tunesmith_operator.model_deployment.predictors import grey_png, read_counts
+from tunesmith_operator.model_deployment.pods import PredictorPod
+from tunesmith_operator.model_deployment.predictors import Meter, grey_png, read_counts
 
 
 def limit(metric: str, **fields: object) -> Analysis:
@@ -103,10 +111,102 @@ def test_a_predictor_that_is_silent_keeps_a_step_from_ending() -> None:
     assert judge(window(counts), [], 10).verdict == "Passed"
 
 
-def test_a_pod_that_began_anew_is_counted_from_nothing() -> None:
-    before, now = Counts({"200": 100.0}), Counts({"200": 7.0})
-    assert now.since(before).answered == 7
-    assert Counts({"200": 110.0}).since(before).answered == 10
+BEGAN = datetime(2026, 11, 30, 12, tzinfo=UTC)
+CANARY = CanaryStatus(revision="b", uri="s3://m/b", digest=f"sha256:{'b' * 64}", weight=10, since=BEGAN)
+
+
+def pod(uid: str, *, age: float) -> PredictorPod:
+    created = BEGAN - timedelta(seconds=age)
+    return PredictorPod(uid, uid, "127.0.0.1", created, ready=True)
+
+
+async def windows(*looks: dict[PredictorPod, float | None]) -> list[float]:
+    """Requests of the canary after each look, whose pods have then answered so many; None is silent."""
+    counted: dict[str, float | None] = {}
+
+    class Played(Meter):
+        async def _counts(self, pod: PredictorPod) -> Counts | None:
+            answered = counted[pod.uid]
+            return None if answered is None else Counts({"200": answered})
+
+    async with aiohttp.ClientSession() as session:
+        meter, found = Played(session), []
+        for look in looks:
+            counted = {pod.uid: answered for pod, answered in look.items()}
+            window = await meter.window(Key("team", "f"), CANARY, "a", {"b": tuple(look)})
+            found.append(window.canary.answered)
+        return found
+
+
+def test_what_a_pod_had_answered_before_the_step_does_not_count() -> None:
+    old = pod("old", age=100)
+    assert asyncio.run(windows({old: 100}, {old: 130})) == [0, 30]
+
+
+def test_a_pod_that_was_silent_when_the_step_began_counts_from_its_first_word() -> None:
+    old = pod("old", age=100)
+    assert asyncio.run(windows({old: None}, {old: 1_000}, {old: 1_010})) == [0, 0, 10]
+
+
+def test_a_pod_that_came_later_counts_whole() -> None:
+    old, new = pod("old", age=100), pod("new", age=-5)
+    assert asyncio.run(windows({old: 7}, {old: 7, new: 20})) == [0, 20]
+
+
+def test_a_container_that_began_anew_counts_from_nothing_for_good() -> None:
+    old = pod("old", age=100)
+    assert asyncio.run(windows({old: 100}, {old: 5}, {old: 150})) == [0, 5, 150]
+
+
+def test_a_pod_that_went_keeps_what_it_had_answered() -> None:
+    old, new = pod("old", age=100), pod("new", age=-5)
+    assert asyncio.run(windows({old: 100}, {old: 140}, {new: 3})) == [0, 40, 43]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'tunesmith_request_seconds_bucket{verb="predict"} 1.0',
+        'tunesmith_request_seconds_bucket{verb="predict",le="much"} 1.0',
+        'tunesmith_requests_total{verb="predict",code="200"} NaN',
+        'tunesmith_requests_total{verb="predict",code="200"} +Inf',
+        'tunesmith_requests_total{verb="predict",code="200"} -5',
+        'tunesmith_requests_total{verb="predict"',
+    ],
+)
+def test_metrics_that_make_no_sense_are_no_counts(line: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
+        read_counts(line)
+
+
+def test_lines_that_are_not_read_are_not_parsed() -> None:
+    assert read_counts("other{ nonsense\n" * 100_000) == Counts()
+
+
+def test_a_pod_cannot_lead_the_operator_elsewhere() -> None:
+    """It answers with a redirect; where that leads, nobody asks."""
+    asked: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path == "/metrics":
+            return web.Response(status=302, headers={"Location": "/elsewhere"})
+        return web.Response(text='tunesmith_requests_total{verb="predict",code="200"} 5.0\n')
+
+    async def ask() -> Counts | None:
+        app = web.Application()
+        app.router.add_get("/{path}", handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.79.0.1", 8080).start()
+        try:
+            async with aiohttp.ClientSession() as session:
+                return await Meter(session)._counts(replace(pod("p", age=0), address="127.79.0.1"))
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(ask()) is None
+    assert asked == ["/metrics"]
 
 
 METRICS = """

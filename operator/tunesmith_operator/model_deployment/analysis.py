@@ -7,10 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tunesmith_api.model_deployment import Analysis
 
+K = TypeVar("K", str, float)
 FEWEST = 30
 """Predictions or labels from which on shares of them say something."""
 OVERLOADED = "429"
@@ -63,12 +64,7 @@ class Counts:
         )
 
     def since(self, before: "Counts") -> "Counts":
-        """What was counted since; of a pod that began anew, all of it, as Prometheus' ``increase`` has it.
-
-        Labels stay those of the whole life: they arrive long after their requests.
-        """
-        if self.answered < before.answered:
-            before = Counts()
+        """What was counted since; labels stay those of the whole life, as they come long after requests."""
         return Counts(
             _less(self.requests, before.requests),
             _less(self.seconds, before.seconds),
@@ -206,7 +202,7 @@ def _wilson_high(share: float, number: float) -> float:
     return (share + z2 / (2 * number) + half) / (1 + z2 / number)
 
 
-def _less(now: Mapping, before: Mapping) -> dict:  # type: ignore[type-arg]
+def _less(now: Mapping[K, float], before: Mapping[K, float]) -> dict[K, float]:
     return {key: max(0.0, value - before.get(key, 0.0)) for key, value in now.items()}
 
 

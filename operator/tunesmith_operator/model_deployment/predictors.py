@@ -1,6 +1,7 @@
 """Asks predictors: what they have counted, and a prediction through the address that people use."""
 
 import asyncio
+import math
 import struct
 import zlib
 from collections import defaultdict
@@ -24,6 +25,10 @@ MOST_AT_ONCE = 16
 MIRROR_TRIES, MIRROR_SECONDS = 5, 0.3
 """How often a copy is asked for, and how long each is waited for."""
 _PREFIX = "tunesmith_"
+_READ = tuple(
+    f"{_PREFIX}{name}" for name in ("requests_total", "request_seconds_bucket", "predicted_total", "feedback")
+)
+"""Beginnings of the lines that are read; of all others none is parsed."""
 _PREDICTIONS, _EXPLANATIONS = frozenset({"predict", "infer"}), frozenset({"explain"})
 _SIDE = 64
 
@@ -42,22 +47,25 @@ def grey_png(side: int = _SIDE) -> bytes:
 
 
 def read_counts(text: str) -> Counts:
-    """Understand what a predictor serves at ``/metrics``.
+    """Understand what a predictor serves at ``/metrics``; a pod that says it is one may serve anything.
 
     Raises:
-        ValueError: it is no exposition format.
+        ValueError: it is no exposition format, or counts what cannot be counted.
     """
+    ours = "\n".join(line for line in text.splitlines() if line.startswith(_READ))
     requests: defaultdict[str, float] = defaultdict(float)
     seconds: defaultdict[float, float] = defaultdict(float)
     predicted: defaultdict[str, float] = defaultdict(float)
     labels = accuracy = 0.0
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(f"{ours}\n"):
         for name, said, value, *_ in family.samples:
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}")
             verb = said.get("verb", "")
             if name == f"{_PREFIX}requests_total" and verb in _PREDICTIONS | _EXPLANATIONS:
                 requests[said.get("code", "")] += value
             elif name == f"{_PREFIX}request_seconds_bucket" and verb in _PREDICTIONS:
-                seconds[float(said["le"])] += value
+                seconds[float(said.get("le", ""))] += value
             elif name == f"{_PREFIX}predicted_total":
                 predicted[said.get("label", "")] += value
             elif name == f"{_PREFIX}feedback_total" and said.get("outcome") == "taken":
@@ -74,6 +82,20 @@ class _Step:
     of: tuple[str, int, datetime | None]
     began: dict[str, Counts] = field(default_factory=dict)
     last: dict[str, tuple[str, Counts]] = field(default_factory=dict)
+
+    def heard(self, revision: str, pod: PredictorPod, counts: Counts, *, first: bool) -> None:
+        """Take a reading of a pod.
+
+        What counts is from the first reading on, or all of it where the pod is younger than the step. A
+        container that begins anew counts from nothing.
+        """
+        since = self.of[2]
+        older = first or (since is not None and pod.created < since)
+        if pod.uid not in self.began:
+            self.began[pod.uid] = counts if older else Counts()
+        elif counts.answered < self.last[pod.uid][1].answered:
+            self.began[pod.uid] = Counts()
+        self.last[pod.uid] = (revision, counts)
 
 
 class Meter:
@@ -119,11 +141,8 @@ class Meter:
         ]
         said = await asyncio.gather(*(self._counts(pod) for _, pod in asked))
         for (revision, pod), counts in zip(asked, said, strict=True):
-            if counts is None:
-                continue
-            if begins:
-                step.began[pod.uid] = counts
-            step.last[pod.uid] = (revision, counts)
+            if counts is not None:
+                step.heard(revision, pod, counts, first=begins)
         return Window(
             self._sum(step, stable),
             self._sum(step, canary.revision),
@@ -134,7 +153,7 @@ class Meter:
         total = Counts()
         for uid, (of, counts) in step.last.items():
             if of == revision:
-                total += counts.since(step.began.get(uid, Counts()))
+                total += counts.since(step.began[uid])
         return total
 
     async def answered(self, pods: Iterable[PredictorPod]) -> float:
@@ -146,13 +165,17 @@ class Meter:
         try:
             async with self._room:
                 text = await self._get(f"http://{_host(pod.address)}:{PREDICTOR_PORT}/metrics")
-            return read_counts(text)
+                # Of thousands of classes this takes a while, in which the lease has to be renewed.
+                return await asyncio.to_thread(read_counts, text)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
     async def _get(self, url: str) -> str:
-        async with self._session.get(url, timeout=aiohttp.ClientTimeout(SECONDS)) as answer:
-            answer.raise_for_status()
+        # A pod of somebody's own making must not lead the operator elsewhere.
+        asked = self._session.get(url, timeout=aiohttp.ClientTimeout(SECONDS), allow_redirects=False)
+        async with asked as answer:
+            if answer.status != 200:
+                raise ValueError(f"it answered {answer.status}")
             return (await _body(answer)).decode()
 
 
