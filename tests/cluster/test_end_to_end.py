@@ -223,6 +223,31 @@ def test_a_worse_model_is_rejected_by_what_people_say_was_true(team: Team) -> No
     assert team.status("modeldeployment", "insects")["stable"]["revision"] == good
 
 
+def test_a_shadow_gets_copies_of_requests_and_answers_none_before_it_takes_over(team: Team) -> None:
+    good = team.status("modeldeployment", "insects")["stable"]["revision"]
+    shadow = {"percent": 100, "holdSeconds": 15}
+    limits = [{"metric": "errorRate", "maximum": 0.01}]
+    rollout = {**CANARY, "strategy": "Shadow", "steps": None, "shadow": shadow, "analysis": limits}
+    with Load(team, "insects") as load:
+        changes = {"model": {"trainingJob": "insects"}, "rollout": rollout}
+        team.patch("modeldeployment", "insects", json.dumps({"spec": changes}))
+
+        def copied() -> str:
+            canary = team.status("modeldeployment", "insects").get("canary") or {}
+            return str(canary["revision"]) if canary.get("mirrored") == 100 else ""
+
+        new = wait_for(copied, "a shadow that gets copies", 120)
+        assert set(load.served) == {good}
+        team.wait_for("modeldeployment", "insects", "Progressing", 60, reason="RollingOut")
+        said = team.condition("modeldeployment", "insects", "Progressing")["message"]
+        stable = partial(team.status, "modeldeployment", "insects")
+        wait_for(lambda: stable()["stable"]["revision"] == new, "it takes over", 120)
+        time.sleep(3)
+    print(said)
+    assert load.failures == []
+    assert set(load.served) == {good, new}
+
+
 def test_a_model_whose_file_was_altered_never_gets_a_request(team: Team) -> None:
     model = team.status("trainingjob", "insects")["model"]
     bucket, _, prefix = model["uri"].removeprefix("s3://").partition("/")
@@ -238,7 +263,7 @@ def test_a_model_whose_file_was_altered_never_gets_a_request(team: Team) -> None
     package = {"uri": f"s3://{bucket}/altered", "digest": model["digest"], "secretRef": {"name": SECRET}}
     before = team.status("modeldeployment", "insects")["stable"]["revision"]
     with Load(team, "insects") as load:
-        body = {"spec": {"model": {"trainingJob": None, **package}}}
+        body = {"spec": {"model": {"trainingJob": None, **package}, "rollout": {"shadow": None, **CANARY}}}
         team.patch("modeldeployment", "insects", json.dumps(body))
 
         def refused() -> bool:

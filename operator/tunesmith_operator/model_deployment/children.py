@@ -9,15 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith_api.fields import API_VERSION
 from tunesmith_api.model_deployment import ModelDeployment
 from tunesmith_api.revisions import PREDICTOR_PORT, REVISION_HEADER, predictor_name
 from tunesmith_operator.kinds import (
     DEPLOYMENT_LABEL,
-    FIELD_MANAGER,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
-    MANAGED_BY,
     MODEL_DEPLOYMENT,
     SERVICE,
     Kind,
@@ -25,24 +22,25 @@ from tunesmith_operator.kinds import (
 )
 from tunesmith_operator.model_deployment.observed import Package
 from tunesmith_operator.model_deployment.pods import FETCH, SERVE
+from tunesmith_operator.parts import (
+    PVC_ROOT,
+    RESTRICTED,
+    credentials,
+    head,
+    in_pod,
+    placement,
+    restricted_pod,
+)
 from tunesmith_operator.settings import Settings
 
-USER = 65532
-MODEL_FOLDER, PVC_FOLDER = "/mnt/models", "/mnt/pvc"
+MODEL_FOLDER = "/mnt/models"
 REVISION_LABEL = "tunesmith.dev/revision"
 DIGEST_ANNOTATION, URI_ANNOTATION = "tunesmith.dev/digest", "tunesmith.dev/uri"
 MARK_ANNOTATION = "tunesmith.dev/content"
 """Stands for what we wrote into an object."""
-_REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 _SLEEP_SECONDS = 5
 _GRACE_SECONDS = 40
 """Above the sleep and what a predictor takes to finish what it was sent."""
-_RESTRICTED: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
 
 
 def revision_name(deployment: ModelDeployment, package: Package, settings: Settings) -> str:
@@ -89,13 +87,7 @@ def inference_service(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(),
         "initContainers": [_fetch(package, settings)],
         "containers": [_serve(deployment, revision, package, settings)],
         "volumes": [
@@ -103,7 +95,7 @@ def inference_service(
             {"name": "tmp", "emptyDir": {}},
             *_claim_volumes(package),
         ],
-        **_placement(deployment, revision),
+        **placement(deployment.spec.compute, {REVISION_LABEL: revision}),
     }
     if by_load:
         predictor |= {"scaleMetric": replicas.scale_metric, "scaleTarget": replicas.target or 80}
@@ -115,34 +107,23 @@ def inference_service(
 
 def _fetch(package: Package, settings: Settings) -> Object:
     """Brings the package and checks it; the container that serves then needs no credentials."""
-    uri = package.uri
     mounts: list[Object] = [
         {"name": "model", "mountPath": MODEL_FOLDER},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     if claim := _claim(package):
-        uri = f"file://{PVC_FOLDER}/{uri.removeprefix('pvc://')}"
-        mounts.append({"name": "claim", "mountPath": f"{PVC_FOLDER}/{claim}", "readOnly": True})
+        mounts.append({"name": "claim", "mountPath": f"{PVC_ROOT}/{claim}", "readOnly": True})
     return {
         "name": FETCH,
         "image": settings.predictor_image,
         "command": ["python", "-m", "tunesmith_predictor", "fetch"],
-        "args": [f"--uri={uri}", f"--digest={package.digest}", f"--to={MODEL_FOLDER}"],
-        "env": [_from_secret(package.secret, key) for key in (*_REQUIRED_KEYS, *_OPTIONAL_KEYS)]
-        if package.secret
-        else [],
+        "args": [f"--uri={in_pod(package.uri)}", f"--digest={package.digest}", f"--to={MODEL_FOLDER}"],
+        "env": list(credentials(package.secret)) if package.secret else [],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": dict(_RESTRICTED),
+        "securityContext": dict(RESTRICTED),
         "volumeMounts": mounts,
         **_pull_policy(settings),
     }
-
-
-def _from_secret(name: str, key: str) -> Object:
-    source: dict[str, Any] = {"name": name, "key": key}
-    if key in _OPTIONAL_KEYS:
-        source["optional"] = True
-    return {"name": key, "valueFrom": {"secretKeyRef": source}}
 
 
 def _serve(deployment: ModelDeployment, revision: str, package: Package, settings: Settings) -> Object:
@@ -184,7 +165,7 @@ def _serve(deployment: ModelDeployment, revision: str, package: Package, setting
         "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 2},
         "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": _SLEEP_SECONDS}}},
-        "securityContext": dict(_RESTRICTED),
+        "securityContext": dict(RESTRICTED),
         "volumeMounts": [
             {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
@@ -206,21 +187,6 @@ def _claim_volumes(package: Package) -> list[Object]:
     if not claim:
         return []
     return [{"name": "claim", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
-
-
-def _placement(deployment: ModelDeployment, revision: str) -> Object:
-    placement = deployment.spec.compute
-    fields: dict[str, Any] = {}
-    if placement.node_selector:
-        fields["nodeSelector"] = dict(placement.node_selector)
-    if placement.tolerations:
-        fields["tolerations"] = [one.to_dict() for one in placement.tolerations]
-    if placement.priority_class_name:
-        fields["priorityClassName"] = placement.priority_class_name
-    if placement.topology_spread:
-        selector = {"labelSelector": {"matchLabels": {REVISION_LABEL: revision}}}
-        fields["topologySpreadConstraints"] = [one.to_dict() | selector for one in placement.topology_spread]
-    return fields
 
 
 def probe_name(revision: str) -> str:
@@ -313,29 +279,6 @@ def _head(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Object:
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": MODEL_DEPLOYMENT.name,
-        "name": deployment.name,
-        "uid": deployment.metadata.uid,
-        "controller": True,
-        # True would need a verb on modeldeployments/finalizers (OwnerReferencesPermissionEnforcement).
-        "blockOwnerDeletion": False,
-    }
-    return {
-        "apiVersion": kind.api_version,
-        "kind": kind.name,
-        "metadata": {
-            "name": name,
-            "namespace": deployment.metadata.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "tunesmith",
-                "app.kubernetes.io/component": "predictor",
-                MANAGED_BY: FIELD_MANAGER,
-                DEPLOYMENT_LABEL: deployment.name,
-                **(labels or {}),
-            },
-            "annotations": dict(annotations or {}),
-            "ownerReferences": [owner],
-        },
-    }
+    own = {DEPLOYMENT_LABEL: deployment.name, **(labels or {})}
+    body = head(kind, name, MODEL_DEPLOYMENT, deployment.metadata, "predictor", own)
+    return {**body, "metadata": {**body["metadata"], "annotations": dict(annotations or {})}}

@@ -47,6 +47,7 @@ from tunesmith_operator.model_deployment.observed import (
 from tunesmith_operator.model_deployment.pods import PredictorPod, parse_pod
 from tunesmith_operator.model_deployment.written import Written
 from tunesmith_operator.obstacles import Conflict, belongs_to, conflict_with, is_leaving
+from tunesmith_operator.parts import as_written
 from tunesmith_operator.settings import Settings
 
 
@@ -209,14 +210,8 @@ def package_of(name: str, job: Object | None) -> tuple[Package | None, Finding |
         )
         return None, Finding(Reason.MODEL_UNVERIFIED, message)
     reference = ((job.get("spec") or {}).get("store") or {}).get("secretRef") or {}
-    uri = _as_written(status.model.uri)
+    uri = as_written(status.model.uri)
     return Package(uri, status.model.digest, str(reference.get("name", ""))), None
-
-
-def _as_written(uri: str) -> str:
-    """A pvc:// address again, where a trainer's pod reports the folder in which it had the claim."""
-    mounted = "file:///mnt/pvc/"
-    return f"pvc://{uri.removeprefix(mounted)}" if uri.startswith(mounted) else uri
 
 
 def parse_revision(

@@ -6,15 +6,12 @@ from datetime import datetime
 from tunesmith_api.reasons import Reason, reason_named, reason_of_exit_code
 from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import Object
+from tunesmith_operator.parts import KILLED, PULL_REASONS
 
 FETCH = "fetch-model"
 """The init container that brings the package."""
 SERVE = "kserve-container"
 """KServe's name for the container that predicts."""
-KILLED = 137
-PULL_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-)
 FINAL = frozenset(
     {
         Reason.DIGEST_MISMATCH,

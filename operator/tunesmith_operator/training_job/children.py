@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tunesmith_api.fields import API_VERSION, GROUP, Placement
+from tunesmith_api.fields import API_VERSION, GROUP
 from tunesmith_api.reasons import EXIT_CODES, RETRYABLE, Reason
 from tunesmith_api.training_job import ComputeSpec, TrainingJob
 from tunesmith_operator.kinds import (
@@ -25,6 +25,16 @@ from tunesmith_operator.kinds import (
     Kind,
     Object,
 )
+from tunesmith_operator.parts import (
+    PVC_ROOT,
+    RESTRICTED,
+    credentials,
+    head,
+    in_pod,
+    labels_of,
+    placement,
+    restricted_pod,
+)
 from tunesmith_operator.settings import Settings
 
 CONTAINER = "trainer"
@@ -35,14 +45,10 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SPEC_FILE, OUTCOME_FILE, FAILURES_FILE = "spec.json", "outcome.json", "failures.json"
 """Keys of the ConfigMap: what the trainer reads; how it ended, which outlives a wiped status; which of its
 RayJobs have failed, which we count because KubeRay does not ask why."""
-PVC_ROOT = "/mnt/pvc"
 CACHE_FOLDER, SPEC_FOLDER = "/var/cache/tunesmith", "/etc/tunesmith"
-USER = 65532
 DASHBOARD_PORT = 8265
 KUBERAY_PODS = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
 """As its manifests and its chart have them."""
-REQUIRED_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-OPTIONAL_KEYS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
 INTERRUPTED_CODE = EXIT_CODES[Reason.INTERRUPTED]
 FINAL_CODES = sorted(code for reason, code in EXIT_CODES.items() if reason not in RETRYABLE)
 """Exit codes after which another pod would end the same way."""
@@ -171,17 +177,10 @@ def pod_template(job: TrainingJob, settings: Settings) -> Object:
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": settings.grace_seconds,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(),
         "containers": [_container(job, settings)],
         "volumes": _volumes(job),
-        **_placement(job.spec.compute, job.name),
+        **placement(job.spec.compute, {JOB_LABEL: job.name}),
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
@@ -206,11 +205,7 @@ def _container(job: TrainingJob, settings: Settings) -> Object:
         "env": [{"name": "HOME", "value": CACHE_FOLDER}, *_credentials(job)],
         "resources": _resources(job.spec.compute),
         "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": dict(RESTRICTED),
         "volumeMounts": [
             {"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True},
             {"name": "cache", "mountPath": CACHE_FOLDER},
@@ -266,20 +261,6 @@ def _resources(compute: ComputeSpec) -> Object:
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
-def _placement(placement: Placement, job_name: str) -> Object:
-    fields: dict[str, Any] = {}
-    if placement.node_selector:
-        fields["nodeSelector"] = dict(placement.node_selector)
-    if placement.tolerations:
-        fields["tolerations"] = [one.to_dict() for one in placement.tolerations]
-    if placement.priority_class_name:
-        fields["priorityClassName"] = placement.priority_class_name
-    if placement.topology_spread:
-        selector = {"labelSelector": {"matchLabels": {JOB_LABEL: job_name}}}
-        fields["topologySpreadConstraints"] = [one.to_dict() | selector for one in placement.topology_spread]
-    return fields
-
-
 def _credentials(job: TrainingJob) -> Iterator[Object]:
     """Each Secret's keys as variables, one by one; the prefix says what they are for."""
     secrets = [("DATASET", job.spec.dataset.secret_ref), ("STORE", job.spec.store.secret_ref)]
@@ -287,11 +268,7 @@ def _credentials(job: TrainingJob) -> Iterator[Object]:
     for purpose, reference in secrets:
         if reference is None:
             continue
-        for key in (*REQUIRED_KEYS, *OPTIONAL_KEYS):
-            source: dict[str, Any] = {"name": reference.name, "key": key}
-            if key in OPTIONAL_KEYS:
-                source["optional"] = True
-            yield {"name": f"TUNESMITH_{purpose}_{key}", "valueFrom": {"secretKeyRef": source}}
+        yield from credentials(reference.name, f"TUNESMITH_{purpose}_")
 
 
 def addresses(job: TrainingJob) -> Iterator[tuple[str, str]]:
@@ -317,9 +294,7 @@ def _in_pod(value: Any) -> Any:
         return {key: _in_pod(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_in_pod(item) for item in value]
-    if isinstance(value, str) and value.startswith("pvc://"):
-        return f"file://{PVC_ROOT}/{value.removeprefix('pvc://')}"
-    return value
+    return in_pod(value) if isinstance(value, str) else value
 
 
 def _volume(claim: str) -> str:
@@ -335,32 +310,10 @@ def _exit_rule(action: str, codes: list[int]) -> Object:
 
 
 def _labels(job: TrainingJob) -> dict[str, str]:
-    return {
-        "app.kubernetes.io/name": "tunesmith",
-        "app.kubernetes.io/component": "trainer",
-        "app.kubernetes.io/managed-by": "tunesmith-operator",
-        JOB_LABEL: job.name,
-    }
+    return labels_of("trainer", {JOB_LABEL: job.name})
 
 
 def head_of(kind: Kind, job: TrainingJob) -> Object:
     """What every child begins with: its kind, its name, whose it is."""
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": TRAINING_JOB.name,
-        "name": job.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-        # True would need a verb on trainingjobs/finalizers (OwnerReferencesPermissionEnforcement).
-        "blockOwnerDeletion": False,
-    }
-    return {
-        "apiVersion": kind.api_version,
-        "kind": kind.name,
-        "metadata": {
-            "name": child_name(job.name),
-            "namespace": job.metadata.namespace,
-            "labels": _labels(job),
-            "ownerReferences": [owner],
-        },
-    }
+    name, labels = child_name(job.name), {JOB_LABEL: job.name}
+    return head(kind, name, TRAINING_JOB, job.metadata, "trainer", labels)

@@ -11,13 +11,8 @@ from tunesmith_api.reasons import Reason, reason_of_exit_code
 from tunesmith_api.status import TrainingJobStatus
 from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import Object
+from tunesmith_operator.parts import KILLED, PULL_REASONS
 from tunesmith_operator.training_job.children import CONTAINER
-
-KILLED = 137
-"""128 + SIGKILL: how the kernel's out-of-memory killer ends a process."""
-_PULL_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-)
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ def blocker(pod: Pod) -> Finding | None:
             f"No node takes the pod {pod.name}: {pod.unschedulable.rstrip('.')}. Free or add such a node, or "
             "suspend the job and ask for less in spec.compute.",
         )
-    if pod.waiting_reason in _PULL_REASONS:
+    if pod.waiting_reason in PULL_REASONS:
         return Finding(
             Reason.IMAGE_PULL_FAILED,
             f"The trainer's image cannot be pulled ({pod.waiting_reason}): "
