@@ -213,6 +213,8 @@ class ServingPlayer:
                     elif route:
                         player.copy(route["metadata"]["namespace"], service.removesuffix("-predictor"))
                 self.send_response(code)
+                if route and (named := self.headers.get("x-tunesmith-revision")) in named_by(route):
+                    self.send_header("x-tunesmith-revision", named)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -229,6 +231,12 @@ def weights_of(route: Object) -> dict[str, int]:
         one for one in route["spec"]["rules"] if not any(m.get("headers") for m in one.get("matches", ()))
     )
     return {one["name"]: one.get("weight", 1) for one in rule["backendRefs"]}
+
+
+def named_by(route: Object) -> set[str]:
+    """The revisions that a header leads to."""
+    matches = [one for rule in route["spec"]["rules"] for one in rule.get("matches", ())]
+    return {header["value"] for one in matches for header in one.get("headers", ())}
 
 
 def mirrors_of(route: Object) -> list[str]:

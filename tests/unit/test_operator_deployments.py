@@ -315,7 +315,7 @@ def test_a_model_in_a_claim_is_mounted_for_the_container_that_fetches() -> None:
 
 def test_a_route_leads_by_weight_and_by_header() -> None:
     body = http_route(deployment(), {"f-1": 90, "f-2": 10}, {}, frozenset({"f-2"}), SETTINGS)
-    named, rest = body["spec"]["rules"]
+    rest, named = body["spec"]["rules"]
     assert named["matches"][0]["headers"] == [{"name": "x-tunesmith-revision", "value": "f-2"}]
     assert [(one["name"], one["weight"]) for one in rest["backendRefs"]] == [
         ("f-1-predictor", 90),

@@ -49,6 +49,7 @@ class Play:
     trouble: dict[str, Finding] = field(default_factory=dict)
     judgement: Judgement = PASSED
     mirrors: bool | None = True
+    reached: bool = True
     obstacle: Finding | None = None
     told: list[str] = field(default_factory=list)
 
@@ -59,6 +60,7 @@ class Play:
             complete=frozenset(self.ready - self.incomplete),
             trouble=self.trouble,
             judgement=self.judgement,
+            reached=self.reached,
             mirrors=self.mirrors,
             obstacle=self.obstacle,
         )
@@ -339,6 +341,26 @@ def test_replace_waits_for_all_pods() -> None:
     assert play.shares == {"a": 100}
     play.incomplete.clear()
     play.settle(target("b"))
+    assert play.shares == {"b": 100}
+
+
+@pytest.mark.parametrize("spec", [CANARY, {"strategy": "Replace"}])
+def test_what_the_gateway_does_not_reach_yet_gets_no_request(spec: dict[str, Any]) -> None:
+    play = Play().serves("a")
+    play.spec = dict(spec)
+    play.ready.add(target("b").revision)
+    play.reached = False
+    move = play.settle(target("b"))
+    assert play.shares == {"a": 100}
+    assert move.progressing
+    assert "does not reach it yet" in move.finding.message
+    play.reached = True
+    play.settle(target("b"))
+    assert play.shares.get("b", 0) > 0
+    play.reached = False  # It is not asked any more once it has requests.
+    for _ in range(3):
+        play.later(60)
+        play.settle(target("b"))
     assert play.shares == {"b": 100}
 
 

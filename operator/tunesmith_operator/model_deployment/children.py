@@ -215,6 +215,9 @@ def http_route(
 ) -> Object:
     """Which share of the requests goes to which revision.
 
+    The rule for people's requests is the first, whatever others come and go: gateways name what they make of
+    a rule by its place, and a rule that moves can for a moment send requests where another's should go.
+
     Args:
         deployment: whose requests.
         weights: percent by revision.
@@ -241,7 +244,7 @@ def http_route(
     spec = {
         "parentRefs": [{"name": gateway, "namespace": namespace}],
         "hostnames": [host_name(deployment, settings)],
-        "rules": [*named, rule],
+        "rules": [rule, *named],
     }
     return marked({**_head(HTTP_ROUTE, deployment, deployment.name), "spec": spec})
 

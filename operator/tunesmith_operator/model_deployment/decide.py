@@ -33,7 +33,13 @@ from tunesmith_operator.model_deployment.rollout import (
     warm_for,
     weights,
 )
-from tunesmith_operator.model_deployment.verdict import differs, ready_news, status_of, trouble_of
+from tunesmith_operator.model_deployment.verdict import (
+    by_service,
+    differs,
+    ready_news,
+    status_of,
+    trouble_of,
+)
 from tunesmith_operator.plan import Action, Change, Ensure, Plan, Remove
 from tunesmith_operator.settings import Settings
 
@@ -83,6 +89,7 @@ def facts_of(observed: Observed, settings: Settings) -> Facts:
         complete=frozenset(name for name, one in revisions.items() if one.complete),
         trouble={name: finding for name, finding in found.items() if finding is not None},
         judgement=judgement,
+        reached=by_service(observed, settings) or bool(observed.proven),
         mirrors=observed.mirrors,
         obstacle=None if rollout.strategy == "Replace" else _no_gateway(observed, settings),
     )
@@ -220,7 +227,7 @@ def _traffic(observed: Observed, state: State, kept: set[str], settings: Setting
     """The route through the gateway, or the plain Service of a cluster without one."""
     if state.stable is None:
         return []
-    if not settings.gateway or not observed.platform.routes:
+    if by_service(observed, settings):
         return _ensured(SERVICE, stable_service(observed.deployment, state.stable.revision), observed.service)
     ready = frozenset(name for name, one in observed.revisions.items() if one.ready and name in kept)
     canary = state.canary

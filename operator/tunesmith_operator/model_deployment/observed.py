@@ -147,6 +147,7 @@ class Observed:
         platform: what the cluster has.
         answered: what came of the last prediction through the address: empty when it was answered, a
             complaint when not, None when none was tried.
+        proven: whether the gateway reaches the canary by its header; None when that was not tried.
         mirrors: whether the gateway copies requests; None while that is not known.
         window: what the predictors have counted since the step began; None when nobody has looked.
         refusal: what the server said when something was to be written.
@@ -165,6 +166,7 @@ class Observed:
     service: Child | None = None
     platform: Platform = Platform()
     answered: str | None = None
+    proven: bool | None = None
     mirrors: bool | None = None
     window: Window | None = None
     refusal: Refusal | None = None

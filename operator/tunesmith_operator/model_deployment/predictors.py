@@ -12,7 +12,7 @@ from datetime import datetime
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tunesmith_api.revisions import PREDICTOR_PORT
+from tunesmith_api.revisions import PREDICTOR_PORT, REVISION_HEADER
 from tunesmith_api.status import CanaryStatus
 from tunesmith_operator.kinds import Key
 from tunesmith_operator.model_deployment.analysis import Counts, Window
@@ -204,16 +204,19 @@ class Prober:
                 return True
         return False
 
-    async def ask(self, address: str, host: str, model: str) -> str:
+    async def ask(self, address: str, host: str, model: str, revision: str = "") -> str:
         """A prediction of a grey picture; returns a complaint, empty when it was answered.
 
         Args:
-            address: HOST:PORT that is connected to.
+            address: HOST:PORT that is connected to, anew each time.
             host: the name that is asked for.
             model: in the path.
+            revision: that has to answer; any when empty.
         """
         url = f"http://{address}/v1/models/{model}:predict"
-        headers = {"Host": host, "Content-Type": "image/png"}
+        headers = {"Host": host, "Content-Type": "image/png", "Connection": "close"}
+        if revision:
+            headers[REVISION_HEADER] = revision
         try:
             async with self._session.post(
                 url,
@@ -223,6 +226,9 @@ class Prober:
                 allow_redirects=False,
             ) as answer:
                 said = await _body(answer)
+                who = answer.headers.get(REVISION_HEADER)
+                if answer.status == 200 and revision and who != revision:
+                    return f"{host} answered by {who}, not by {revision}."
                 if answer.status == 200:
                     return ""
                 words = said[:200].decode(errors="replace").strip() or "nothing more"

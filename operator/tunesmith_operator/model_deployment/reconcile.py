@@ -13,6 +13,7 @@ from tunesmith_operator.model_deployment.decide import decide
 from tunesmith_operator.model_deployment.observe import Observer, Unreadable
 from tunesmith_operator.model_deployment.observed import Observed
 from tunesmith_operator.model_deployment.predictors import Meter, Prober, addresses
+from tunesmith_operator.model_deployment.verdict import by_service
 from tunesmith_operator.model_deployment.written import Written
 from tunesmith_operator.plan import Plan
 from tunesmith_operator.settings import Settings
@@ -20,6 +21,8 @@ from tunesmith_operator.settings import Settings
 _log = logging.getLogger(__name__)
 OUTDATED_SECONDS = 0.2
 SETTLE_SECONDS = 0.2
+PROOFS = 6
+"""Answers in a row, each on a connection of its own, so that every proxy of a gateway is likely asked."""
 MIRROR_RETRY_SECONDS = 600.0
 """After so long a gateway that copied nothing is tried again."""
 _STATE = ("stable", "canary", "history")
@@ -113,8 +116,28 @@ class DeploymentReconciler:
             pods = {name: one.pods for name, one in observed.revisions.items()}
             window = await self._meter.window(key, canary, stable.revision, pods)
             observed = replace(observed, window=window)
+        observed = replace(observed, proven=await self._reached(observed))
         observed = replace(observed, mirrors=await self._copies(observed))
         return replace(observed, answered=await self._answer(key, observed))
+
+    async def _reached(self, observed: Observed) -> bool | None:
+        """Whether the gateway leads requests with the canary's header to it: then it knows its pods.
+
+        A pod that is ready is known to the gateway a moment later, and requests sent in between are lost.
+        """
+        canary, route, address = observed.told.canary, observed.route, observed.platform.address
+        if canary is None or canary.weight or canary.mirrored or not address:
+            return None
+        if route is None or not route.accepted or canary.revision not in route.reachable:
+            return None
+        revision = observed.revisions.get(canary.revision)
+        if revision is None or not revision.complete:
+            return None
+        host, name = host_name(observed.deployment, self._settings), observed.deployment.name
+        for _ in range(PROOFS):
+            if await self._prober.ask(address, host, name, canary.revision):
+                return False
+        return True
 
     async def _copies(self, observed: Observed) -> bool | None:
         """Whether the gateway copies requests, once it was tried on a route that nobody uses."""
@@ -145,7 +168,7 @@ class DeploymentReconciler:
             return ""
         deployment, settings = observed.deployment, self._settings
         host = host_name(deployment, settings)
-        if settings.gateway and observed.platform.routes:
+        if not by_service(observed, settings):
             if observed.route is None or not observed.route.accepted or not observed.platform.address:
                 return None
             address = observed.platform.address

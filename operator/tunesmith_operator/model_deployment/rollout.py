@@ -24,6 +24,7 @@ from tunesmith_operator.model_deployment.analysis import Judgement
 from tunesmith_operator.model_deployment.pods import FINAL
 from tunesmith_operator.plan import News
 
+REACH_SECONDS = 0.3
 LOOK_SECONDS = 2.0
 """How often the predictors are asked while a revision is tried out."""
 _LONGEST = 1_000
@@ -61,6 +62,7 @@ class Facts:
     Attributes:
         ready: may be sent requests.
         complete: have all their pods.
+        reached: the gateway has been seen to reach the canary; where it has not, no request is sent there.
         trouble: what keeps a revision from being ready.
         judgement: of the analysis, for the canary's present step.
         mirrors: whether the gateway copies requests; None while that is not known.
@@ -71,6 +73,7 @@ class Facts:
     complete: frozenset[str]
     trouble: Mapping[str, Finding]
     judgement: Judgement
+    reached: bool = True
     mirrors: bool | None = None
     obstacle: Finding | None = None
 
@@ -272,7 +275,7 @@ def _failed(
         return _end(state, "Rejected", Finding(reason, message), now)
     return Move(
         state,
-        found or Finding(Reason.ROLLING_OUT, f"{canary.revision} starts; {state_words(state)}."),
+        found or Finding(Reason.ROLLING_OUT, f"{canary.revision} starts."),
         True,
         again_after=min(left, 30.0),
     )
@@ -282,14 +285,21 @@ def _start(state: State, wanted: Target | None, facts: Facts, rollout: Rollout, 
     """What is not tried out takes over when it has all its pods; the rest begins its first step."""
     canary = state.canary
     assert canary is not None
+    full = canary.revision in facts.complete
+    # The first revision has no route yet that could lead to it, nor requests that could be lost.
+    unknown = state.stable is not None and not _share(canary) and not facts.reached
+    if full and unknown:
+        message = f"{canary.revision} is ready; the gateway does not reach it yet."
+        finding = Finding(Reason.ROLLING_OUT, message)
+        return Move(state, finding, True, again_after=REACH_SECONDS)
     if _at_once(state, wanted, rollout):
-        if canary.revision in facts.complete:
+        if full:
             return _promote(state, rollout, now)
     elif _share(canary):
         return None
     elif rollout.strategy == "Shadow" and not facts.mirrors:
         return _without_mirror(state, facts)
-    elif canary.revision in facts.complete:
+    elif full:
         return _begin_step(state, canary.step, rollout, now)
     finding = Finding(Reason.ROLLING_OUT, f"{canary.revision} answers; the rest of its pods start.")
     return Move(state, finding, True, again_after=LOOK_SECONDS)

@@ -61,7 +61,7 @@ def _available(observed: Observed, stable: RevisionStatus | None) -> int:
 
 def _url(observed: Observed, settings: Settings) -> str:
     deployment = observed.deployment
-    if settings.gateway and observed.platform.routes:
+    if not by_service(observed, settings):
         return f"http://{host_name(deployment, settings)}"
     return f"http://{deployment.name}.{deployment.metadata.namespace}.svc"
 
@@ -81,7 +81,7 @@ def _ready(observed: Observed, move: Move, settings: Settings) -> Finding:
         found = trouble_of(revision) if revision is not None else None
         message = f"No pod of {stable.revision} is ready."
         return found or Finding(Reason.PREDICTOR_UNAVAILABLE, f"{message} It starts again by itself.")
-    if settings.gateway and observed.platform.routes:
+    if not by_service(observed, settings):
         platform, route = observed.platform, observed.route
         if not platform.gateway:
             message = f"The Gateway {settings.gateway} cannot be used: {platform.complaint}"
@@ -124,6 +124,11 @@ def ready_news(status: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[N
 
 def _condition(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((one for one in status.get("conditions") or () if one["type"] == "Ready"), None)
+
+
+def by_service(observed: Observed, settings: Settings) -> bool:
+    """Whether requests come through a plain Service, because there is no gateway for them."""
+    return not settings.gateway or not observed.platform.routes
 
 
 def trouble_of(revision: Revision) -> Finding | None:
