@@ -332,13 +332,16 @@ def test_a_shadow_gets_copies_then_takes_over(serving: Serving, namespace: str) 
         canary = serving.status(namespace).get("canary") or {}
         return canary["revision"] if canary.get("mirrored") == 50 else None
 
+    def copied_to() -> list[str]:
+        return mirrors_of(serving.cluster.api.get(HTTP_ROUTE, namespace, "flowers") or {})
+
     new = wait_for(copied, f"a shadow; {serving.status(namespace)}", 40)
     serving.wait_for(namespace, "Progressing", reason="AwaitingRequests")
-    assert mirrors_of(serving.cluster.api.get(HTTP_ROUTE, namespace, "flowers") or {}) == [f"{new}-predictor"]
+    assert copied_to() == [f"{new}-predictor"]
     assert serving.route(namespace) == {f"{old}-predictor": 100}
     serving.figures(namespace, new).answer(60)
     assert serving.stable(namespace, "b") == new
-    assert mirrors_of(serving.cluster.api.get(HTTP_ROUTE, namespace, "flowers") or {}) == []
+    wait_for(lambda: not copied_to(), "no more copies")
     serving.player.copy = None
 
 
