@@ -127,7 +127,12 @@ def test_failure_that_need_not_repeat_is_tried_again_and_one_that_would_ends_the
     submit(cluster, namespace)
     first = trains(cluster, kuberay, namespace)
     kuberay.jobs.end(first, "FAILED", failed(-9))
-    cluster.wait_for_condition(namespace, "Succeeded", reason="OutOfMemory", seconds=SECONDS)
+    # The status says it for some milliseconds only, until the next attempt begins; the event stays.
+    wait_for(
+        lambda: [one for one in cluster.events(namespace) if one["reason"] == "OutOfMemory"],
+        "the failure is told",
+        SECONDS,
+    )
     second = trains(cluster, kuberay, namespace)
     assert second != first
     code = EXIT_CODES[Reason.GATE_FAILED]

@@ -119,6 +119,7 @@ class S3Server:
             "-master.peers=none",
             "-master.volumeSizeLimitMB=64",
             "-master.telemetry=false",
+            "-volume.minFreeSpace=100MiB",  # by default one hundredth of the disk, or nothing can be written
             "-volume.max=2000",  # every bucket takes some volumes of its own; they start empty
             "-volume.preStopSeconds=0",
             "-s3",
