@@ -4,11 +4,13 @@ import itertools
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.cluster.namespaces import Namespace
+from tests.cluster.platform import PHOTOS, WEIGHTS, Photo, Platform, Team, mobilenet_weights, photos
 from tests.testbed import cluster as testbed_cluster
 from tests.testbed.control_plane import binaries
 from tests.testbed.kubectl import Kubectl
@@ -76,3 +78,37 @@ def namespace(kubectl: Kubectl) -> Iterator[Namespace]:
     created = Namespace.create(kubectl, f"test-{os.getpid()}-{next(_NUMBERS)}")
     yield created
     created.delete()
+
+
+@pytest.fixture(scope="session")
+def platform(node: Node, say: Callable[[str], None]) -> Platform:
+    """The node with everything on it, and photos and weights in S3."""
+    if not PHOTOS.is_dir():
+        pytest.skip(
+            f"There are no photos in {PHOTOS}; TUNESMITH_PHOTOS names the folder above another place."
+        )
+    for step in testbed_cluster.STEPS:
+        step.up(node, say)
+    found = Platform(node)
+    found.s3().put_object(Bucket="datasets", Key=WEIGHTS, Body=mobilenet_weights().read_bytes())
+    every = [*photos("train"), *photos("val")]
+    found.upload("insects", ((f"{one.label}/{one.path.name}", one.path) for one in every[:240]))
+    labels = sorted({one.label for one in every})
+
+    def muddled(number: int, photo: Photo) -> str:
+        """Two of five photos of each class lie in the wrong folder."""
+        wrong = number // 2 % 5 < 2
+        return next(label for label in labels if (label != photo.label) == wrong)
+
+    files = ((f"{muddled(number, one)}/{one.path.name}", one.path) for number, one in enumerate(every[:240]))
+    found.upload("muddled", files)
+    return found
+
+
+@pytest.fixture(scope="module")
+def team(platform: Platform) -> Iterator[Team]:
+    """A team with a namespace under Pod Security "restricted"."""
+    namespace = Namespace.create(platform.node.kubectl, f"insects-{int(time.time()) % 100_000}")
+    namespace.apply(platform.secret())
+    yield Team(platform, namespace)
+    namespace.delete()

@@ -1,5 +1,6 @@
 """The whole platform on a node, and what a team does with it: photos in S3, two resources, requests."""
 
+import json
 import os
 import subprocess
 import sys
@@ -109,6 +110,9 @@ class Team:
     def patch(self, kind: str, name: str, body: str) -> None:
         target = ("--namespace", self.namespace.name, kind, name)
         self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={body}")
+
+    def merge(self, kind: str, name: str, change: Object) -> None:
+        self.patch(kind, name, json.dumps(change))
 
     def status(self, kind: str, name: str) -> Object:
         found = self.namespace.find(kind, name) or {}

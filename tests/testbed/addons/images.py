@@ -27,6 +27,7 @@ class Named:
 
 
 KSERVE = Named(f"{REGISTRY}/kserve-controller", "v0.20.0")
+KUBERAY = Named(f"{REGISTRY}/kuberay-operator", "v1.6.0")
 ENVOY_GATEWAY = Named(f"{REGISTRY}/envoy-gateway", "v1.9.1")
 ENVOY = Named(f"{REGISTRY}/envoy", tools.ENVOY.version)
 HELLO = Named(f"{REGISTRY}/hello", "1")
@@ -47,6 +48,11 @@ def archives(say: Callable[[str], None] = lambda line: None) -> list[Path]:
         _archive(ENVOY, "/usr/local/bin/envoy", {"/usr/local/bin/envoy": proxy, **shared_libraries(proxy)}),
         _archive(HELLO, *_in_path(commands["hello"])),
     ]
+
+
+def kuberay(say: Callable[[str], None] = lambda line: None) -> Path:
+    """The archive of KubeRay's image, which not every cluster needs."""
+    return _archive(KUBERAY, "/manager", {"/manager": go_commands.build("kuberay", say=say) / "ray-operator"})
 
 
 def _in_path(command: Path) -> tuple[str, Mapping[str, Path]]:

@@ -28,7 +28,7 @@ def remove(folder: Path) -> None:
     ends, and with it every mount and network namespace that was made in it.
     """
     Processes(folder).kill_all()
-    _until(_kill_pods, "Processes of pods do not end")
+    kill_pods()
     network.down()
     _until(_remove_cgroups, "The cgroups of pods cannot be removed")
     remove_folder(folder)
@@ -41,7 +41,12 @@ def pod_cgroups() -> list[Path]:
     return [path for path in (CGROUPS / PODS, *CGROUPS.glob(f"*/{PODS}")) if path.is_dir()]
 
 
-def _kill_pods() -> bool:
+def kill_pods() -> None:
+    """Kill what runs in pods; returns when nothing of it is left."""
+    _until(_kill_some, "Processes of pods do not end")
+
+
+def _kill_some() -> bool:
     pids = {pid for top in pod_cgroups() for file in top.rglob("cgroup.procs") for pid in _numbers(file)}
     for pid in pids:
         try:

@@ -128,6 +128,27 @@ class Node:
         """Start a process of the node that was stopped, with the flags that it had."""
         self._run(name, self._command_lines()[name])
 
+    def restart(self) -> None:
+        """As a machine that loses its power and comes back; returns when the node is ready again.
+
+        Nothing of Kubernetes and of the pods outlives it; what was written does, and so do S3 and others that
+        were put beside the node.
+        """
+        restarted = [name for name in PROCESSES if name != mounts.NAME]
+        self.processes.kill_all(restarted)
+        leftovers.kill_pods()
+        lines = self._command_lines()
+        for name in ("etcd", "apiserver", "containerd"):
+            self._run(name, lines[name])
+        self._wait("the API server is ready", self._api_ready, "etcd", "apiserver")
+        self._wait("the container runtime answers", self.containerd.answers, "containerd")
+        before = self._heartbeat()
+        for name in ("controllers", "scheduler", "kubelet", "proxy"):
+            self._run(name, lines[name])
+        self._wait("the kubelet is back", lambda: self._heartbeat() != before, *PROCESSES)
+        self._wait("the node is ready", self._ready, *PROCESSES)
+        self._claim_gpus()
+
     def _start(self, say: Say) -> None:
         _refuse_foreign(self.folder)
         machine.claim(self.folder)
@@ -202,6 +223,12 @@ class Node:
 
     def _ready(self) -> bool:
         return self._condition(f"/api/v1/nodes/{NODE}", "Ready")
+
+    def _heartbeat(self) -> str:
+        """When the kubelet last renewed its lease."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
+        found = json.loads(control_plane.answer(self.folder, path) or "{}")
+        return str(found.get("spec", {}).get("renewTime"))
 
     def _dns_ready(self) -> bool:
         return self._condition("/apis/apps/v1/namespaces/kube-system/deployments/coredns", "Available")

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +87,17 @@ class Processes:
                 time.sleep(POLL_SECONDS)
         raise TimeoutError(f"{name} (process {pid}) does not end.")
 
-    def kill_all(self, seconds: float = 20) -> None:
-        """Kill all of them, until twice none is found: one may be born where the look has been."""
+    def kill_all(self, names: Collection[str] | None = None, seconds: float = 20) -> None:
+        """Kill all of them, until twice none is found: one may be born where the look has been.
+
+        Args:
+            names: only those that were started under these, with what they have started.
+            seconds: for all of it.
+        """
         deadline = time.monotonic() + seconds
         looks_in_vain = 0
         while looks_in_vain < 2:
-            found = self.all()
+            found = [one for one in self.all() if names is None or one.name in names]
             looks_in_vain = 0 if found else looks_in_vain + 1
             for one in found:
                 self._signal(one.pid, signal.SIGKILL)

@@ -1,0 +1,133 @@
+"""What a team does with the platform, and what has to come of it, whatever else happens meanwhile."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tests.cluster.load import Load
+from tests.cluster.namespaces import Object
+from tests.cluster.platform import Team, photos
+from tests.testbed.kube_api import wait_for
+
+NAME = "insects"
+CANARY: Object = {
+    "strategy": "Canary",
+    "steps": [{"weight": 10, "holdSeconds": 20}, {"weight": 50, "holdSeconds": 20}],
+    "analysis": [{"metric": "errorRate", "maximum": 0.01}],
+    "minimumRequests": 20,
+    "keepWarmSeconds": 5,
+}
+WEIGHTS = (10, 50)
+SECONDS = 240.0
+"""For what takes a minute when nothing is in its way."""
+
+AtWeight = Callable[[int], None]
+
+
+def stable(team: Team) -> str:
+    """The revision that serves; empty while there is none."""
+    found = team.status("modeldeployment", NAME).get("stable") or {}
+    return str(found.get("revision") or "")
+
+
+def weight(team: Team) -> int:
+    """Percent of the requests for the canary."""
+    canary = team.status("modeldeployment", NAME).get("canary") or {}
+    return int(canary.get("weight") or 0)
+
+
+def first_model(team: Team) -> None:
+    """From kubectl apply to right answers with their reasons."""
+    team.train(NAME, "insects")
+    team.deploy(NAME, NAME, rollout=CANARY)
+    model = team.trained(NAME)
+    assert model["verified"] is True
+    team.wait_for("modeldeployment", NAME, "Ready", SECONDS, status="True")
+    asked = photos("val")[:20]
+    answers = [team.ask(NAME, photo) for photo in asked]
+    assert {answer.status_code for answer in answers} == {200}
+    right = sum(
+        answer.json()["predictions"][0]["label"] == photo.label
+        for answer, photo in zip(answers, asked, strict=True)
+    )
+    assert right >= 16
+    assert {answer.headers["x-tunesmith-model-digest"] for answer in answers} == {model["digest"]}
+    explained = team.ask(NAME, asked[0], "explain")
+    assert explained.status_code == 200
+    assert "explanation" in json.dumps(explained.json())
+
+
+def better_model(team: Team, at_weight: AtWeight = lambda weight: None) -> None:
+    """A second model takes over step by step; the deployment waits for it before it is trained.
+
+    Args:
+        team: that has the first model.
+        at_weight: done when the canary has got this weight; the share is measured afterwards.
+    """
+    old = stable(team)
+    marks: dict[int, tuple[float, float]] = {}
+    with Load(team, NAME) as load:
+        team.patch("modeldeployment", NAME, '{"spec": {"model": {"trainingJob": "better"}}}')
+        team.train("better", "insects", transfer={"strategies": ["LinearProbe"], "imageSize": 160})
+        team.trained("better")
+        verified = time.monotonic()
+        for percent in WEIGHTS:
+            wait_for(partial(_weighs, team, percent), f"{percent} % for the canary", SECONDS)
+            at_weight(percent)
+            begun = time.monotonic() + 1
+            wait_for(partial(_left, team, percent), f"the end of {percent} %", SECONDS)
+            marks[percent] = (begun, time.monotonic() - 1)
+        wait_for(lambda: stable(team) != old, "promoted", SECONDS)
+        new = stable(team)
+        wait_for(lambda: team.namespace.find("inferenceservice", old) is None, "the old one is gone", SECONDS)
+        promoted = time.monotonic()
+        time.sleep(3)
+    print(f"verified -> first request on the canary: {load.first(new) - verified:.1f} s")
+    assert load.failures == []
+    for percent, (begun, ended) in marks.items():
+        share, asked = 100 * load.share(new, begun, ended), load.sent(begun, ended)
+        print(f"{percent} %: {share:.1f} % of {asked} requests")
+        # A gateway draws for each request: four standard deviations of that.
+        bound = 400 * math.sqrt(percent / 100 * (1 - percent / 100) / asked)
+        assert abs(share - percent) < bound, load.served
+    assert load.share(new, promoted, time.monotonic()) == 1.0
+
+
+def worse_model(team: Team) -> None:
+    """A model that learned wrong labels is rejected by what people say was true."""
+    loose = {
+        "gates": [{"metric": "accuracy", "minimum": 0.1}],
+        "corruptions": {"severities": [3], "maxImages": 30},
+    }
+    team.train("worse", "muddled", verification=loose)
+    assert team.trained("worse")["verified"] is True
+    before = stable(team)
+    replaced = {"strategy": "Replace", "steps": None, "analysis": None}
+    changes = {"rollout": replaced, "monitoring": {"feedback": {"enabled": True}}}
+    team.patch("modeldeployment", NAME, json.dumps({"spec": changes}))
+    wait_for(lambda: stable(team) != before, "one that takes feedback", SECONDS)
+    limits = [{"metric": "feedbackAccuracy", "minimum": 0.9}]
+    rollout = {**CANARY, "steps": [{"weight": 50, "holdSeconds": 600}], "analysis": limits}
+    team.patch("modeldeployment", NAME, json.dumps({"spec": {"rollout": rollout}}))
+    good = stable(team)
+    with Load(team, NAME, tell=True) as load:
+        team.patch("modeldeployment", NAME, '{"spec": {"model": {"trainingJob": "worse"}}}')
+        said = team.wait_for("modeldeployment", NAME, "Progressing", SECONDS, reason="CanaryRejected")
+        rejected = time.monotonic()
+        time.sleep(5)
+    (bad,) = set(load.served) - {good}
+    print(f"rejected -> last request on the canary: {load.last(bad) - rejected:.2f} s")
+    assert "feedbackAccuracy is 0." in said["message"]
+    assert load.failures == []
+    assert load.share(good, rejected + 2, time.monotonic()) == 1.0
+    assert stable(team) == good
+
+
+def _weighs(team: Team, percent: int) -> bool:
+    return weight(team) == percent
+
+
+def _left(team: Team, percent: int) -> bool:
+    return weight(team) != percent
