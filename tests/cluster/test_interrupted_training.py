@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 from tests.cluster.namespaces import Object
@@ -33,11 +32,16 @@ TRIALS = 5
 SECONDS = 400.0
 
 
+def own(team: Team, name: str) -> str:
+    """A name that no earlier run had: a job of the same name and spec takes up the work of one before it."""
+    return f"{name}-{team.namespace.name.rpartition('-')[2]}"
+
+
 def ledger(team: Team, name: str) -> dict[str, Object]:
     """What the store knows of a job's trials."""
     client = team.platform.s3()
     listed = client.list_objects_v2(Bucket="models", Prefix=f"jobs/{name}/").get("Contents", [])
-    keys = [one["Key"] for one in listed if "/trials/" in one["Key"] and one["Key"].endswith(".json")]
+    keys = [one["Key"] for one in listed if "/ledger/" in one["Key"]]
     rows = [json.loads(client.get_object(Bucket="models", Key=key)["Body"].read()) for key in keys]
     client.close()
     return {row["id"]: row for row in rows}
@@ -67,11 +71,11 @@ def told(team: Team, name: str) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def searching(team: Team, name: str, trials: int = 2, **spec: Any) -> Iterator[None]:
+def searching(team: Team, name: str) -> Iterator[None]:
     """A slow job in the middle of its search; then no finished trial may be run again, and a model comes."""
-    team.train(name, "insects", **{**SLOW, **spec})
+    team.train(name, "insects", **SLOW)
     try:
-        wait_for(lambda: len(finished(team, name)) >= trials, f"{trials} trials of {name}", SECONDS, 0.5)
+        wait_for(lambda: len(finished(team, name)) >= 2, f"two trials of {name}", SECONDS, 0.5)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{team.status('trainingjob', name)}\n{team.pods()}") from error
     before = finished(team, name)
@@ -106,7 +110,7 @@ def evict_pod(team: Team, pod: str) -> None:
 def test_trainer_whose_pod_goes_is_started_again(
     team: Team, disturb: Callable[[Team, str], None], reason: str
 ) -> None:
-    name = disturb.__name__.replace("_", "-")
+    name = own(team, disturb.__name__.replace("_", "-"))
     with searching(team, name):
         (pod,) = [one["metadata"]["name"] for one in running(team, name)]
         disturb(team, pod)
@@ -116,7 +120,7 @@ def test_trainer_whose_pod_goes_is_started_again(
 
 
 def test_trainer_that_needs_more_memory_says_so_and_goes_on_with_more(team: Team) -> None:
-    name = "hungry"
+    name = own(team, "hungry")
     team.train(name, "insects", **{**SLOW, "compute": {"cpu": "1", "memory": "500Mi"}})
 
     def killed() -> str:
@@ -129,28 +133,29 @@ def test_trainer_that_needs_more_memory_says_so_and_goes_on_with_more(team: Team
         raise AssertionError(f"{error}\n{team.status('trainingjob', name)}\n{team.pods()}") from error
     assert "raise spec.compute.memory" in said
     # As the sentence says.
-    team.patch("trainingjob", name, '{"spec": {"suspend": true}}')
+    team.merge("trainingjob", name, {"spec": {"suspend": True}})
     team.wait_for("trainingjob", name, "Suspended", 60, status="True")
-    team.patch("trainingjob", name, '{"spec": {"compute": {"memory": "6Gi"}}}')
-    team.patch("trainingjob", name, '{"spec": {"suspend": false}}')
+    team.merge("trainingjob", name, {"spec": {"compute": {"memory": "6Gi"}}})
+    team.merge("trainingjob", name, {"spec": {"suspend": False}})
     assert team.trained(name, SECONDS)["verified"] is True
 
 
 def test_suspended_job_holds_nothing_and_goes_on_when_resumed(team: Team) -> None:
-    with searching(team, "paused"):
-        team.patch("trainingjob", "paused", '{"spec": {"suspend": true}}')
-        team.wait_for("trainingjob", "paused", "Suspended", 60, status="True")
-        wait_for(lambda: not running(team, "paused"), "its pod is gone", 60)
-        team.patch("trainingjob", "paused", '{"spec": {"suspend": false}}')
+    name = own(team, "paused")
+    with searching(team, name):
+        team.merge("trainingjob", name, {"spec": {"suspend": True}})
+        team.wait_for("trainingjob", name, "Suspended", 60, status="True")
+        wait_for(lambda: not running(team, name), "its pod is gone", 60)
+        team.merge("trainingjob", name, {"spec": {"suspend": False}})
 
 
 def test_store_may_be_away_for_a_minute_while_trials_run(team: Team) -> None:
-    with searching(team, "patient"):
+    with searching(team, own(team, "patient")):
         _store_away(team, 60)
 
 
 def test_store_may_be_away_for_a_minute_while_the_model_is_published(team: Team) -> None:
-    name = "publishing"
+    name = own(team, "publishing")
     team.train(name, "insects")
     team.wait_for("trainingjob", name, "SearchComplete", SECONDS, status="True")
     _store_away(team, 60)
@@ -158,7 +163,7 @@ def test_store_may_be_away_for_a_minute_while_the_model_is_published(team: Team)
 
 
 def test_job_that_is_deleted_in_the_middle_leaves_nothing(team: Team) -> None:
-    name = "unwanted"
+    name = own(team, "unwanted")
     team.train(name, "insects", **SLOW)
     wait_for(lambda: running(team, name), "it runs", 120)
     team.namespace.kubectl("delete", "trainingjob", name, "--namespace", team.namespace.name)
@@ -175,7 +180,7 @@ def test_job_that_is_deleted_in_the_middle_leaves_nothing(team: Team) -> None:
 
 
 def test_finished_job_lets_its_pod_go_and_keeps_its_word(team: Team) -> None:
-    name = "brief"
+    name = own(team, "brief")
     team.train(name, "insects", ttlSecondsAfterFinished=3)
     model = team.trained(name)
     wait_for(lambda: not pods(team, name), "its pod is gone", 60)
@@ -186,9 +191,10 @@ def test_finished_job_lets_its_pod_go_and_keeps_its_word(team: Team) -> None:
 
 
 def test_node_that_is_restarted_trains_on(team: Team) -> None:
-    with searching(team, "rebooted"):
+    name = own(team, "rebooted")
+    with searching(team, name):
         team.platform.node.restart()
-    assert team.status("trainingjob", "rebooted")["restarts"] == 1
+    assert team.status("trainingjob", name)["restarts"] == 1
 
 
 def _store_away(team: Team, seconds: float) -> None:

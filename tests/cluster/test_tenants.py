@@ -38,7 +38,7 @@ def apply_as(team: Team, who: str, body: Object, namespace: str = "") -> str:
 def test_tenant_who_may_not_read_a_secret_may_not_name_it(team: Team, tenant: str) -> None:
     with pytest.raises(KubectlFailed, match="store") as refused:
         apply_as(team, tenant, training_job("curious", "insects"))
-    assert "may not get the Secret" in str(refused.value)
+    assert "that its author may read" in str(refused.value)
     assert team.namespace.find("trainingjob", "curious") is None
     allowed = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["store"], "verbs": ["get"]}
     rights = json.dumps([{"op": "add", "path": "/rules/-", "value": allowed}])

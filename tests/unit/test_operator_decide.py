@@ -185,6 +185,12 @@ ENDS = {
     ),
     "the node was drained": (ended_with(75), {"disruption": "EvictionByEvictionAPI"}, Reason.EVICTED),
     "it was asked to stop": (ended_with(75), {}, Reason.INTERRUPTED),
+    "its node was restarted": (ended_with(255, reason="Unknown"), {}, Reason.INTERRUPTED),
+    "the kubelet cannot find it": (
+        ended_with(137, reason="ContainerStatusUnknown"),
+        {},
+        Reason.INTERRUPTED,
+    ),
     "it crashed without a word": (ended_with(1), {}, Reason.INTERNAL_ERROR),
 }
 

@@ -1,7 +1,11 @@
 """Ray Tune as the engine: one real Ray for all these tests."""
 
 import json
+import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +17,7 @@ from ray import tune
 
 from tunesmith_api.reasons import StoreFull
 from tunesmith_trainer.devices import Device
+from tunesmith_trainer.interruption import Stopped
 from tunesmith_trainer.search.engine import Share, local_ray, report, run, trial_share
 
 CPU = Device("cpu", 2, 0, None)
@@ -225,3 +230,41 @@ def test_threads_of_a_trial(threads: int, parallel: int, cpus: int) -> None:
 def test_zz_error_of_the_source_comes_out_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(StoreFull, match="The store is full"):
         run(Countdown, Refuses([{"id": "first", "steps": 1}]), ONE, parallel=1, scratch=tmp_path)
+
+
+class Interrupts(Listed):
+    """A source whose process is asked to stop at the first result."""
+
+    def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        go_on = super().result(trial_id, metrics)
+        if len(self.news[trial_id]) == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return go_on
+
+
+def interrupted(folder: Path) -> None:
+    """Be asked to stop at the first result; write down how many there were then, and a while later."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    signal.signal(signal.SIGUSR1, stop)
+    source = Interrupts([{"id": "endless", "steps": 1_000_000}])
+    with local_ray(CPU, 2):
+        try:
+            run(Countdown, source, ONE, parallel=1, scratch=folder)
+        except Stopped:
+            counts = [len(source.news["endless"])]
+            time.sleep(1)
+            counts.append(len(source.news["endless"]))
+            (folder / "counts.json").write_text(json.dumps(counts))
+        os._exit(0)  # Ray Tune is still at work
+
+
+def test_source_is_left_alone_once_the_process_was_asked_to_stop(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=interrupted, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    at_once, later = json.loads((tmp_path / "counts.json").read_text())
+    assert later <= at_once + 1, "at most the call that was under way"

@@ -14,6 +14,9 @@ from tunesmith_operator.kinds import Object
 from tunesmith_operator.parts import KILLED, PULL_REASONS
 from tunesmith_operator.training_job.children import CONTAINER
 
+LOST = ("Unknown", "ContainerStatusUnknown")
+"""What container runtimes and the kubelet say of a container that they cannot find after a restart."""
+
 
 @dataclass(frozen=True)
 class Exit:
@@ -154,6 +157,12 @@ def cause_of_end(pod: Pod) -> Finding:
     if reason is not None and reason is not Reason.INTERRUPTED:
         said = " ".join(str(result.get(part) or "") for part in ("message", "nextStep")).strip()
         return Finding(reason, said or f"The trainer ended with exit code {code}; see its log.")
+    if pod.ended and pod.ended.reason in LOST:
+        return Finding(
+            Reason.INTERRUPTED,
+            f"The pod {pod.name} was lost when its node or the container runtime was restarted; the job goes on "
+            "in another.",
+        )
     if pod.ended and (pod.ended.reason == "OOMKilled" or code == KILLED):
         return Finding(
             Reason.OUT_OF_MEMORY,

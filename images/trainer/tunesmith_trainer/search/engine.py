@@ -103,7 +103,8 @@ def run(
 
     A trial whose process dies is over; the others go on. What the source raises ends the run at once, without
     waiting for the epochs that are under way; Ray must not be used after that. What the process's handlers of
-    signals raise comes out at once too, and leaves Ray Tune at work: the process must end.
+    signals raise comes out at once too, and leaves Ray Tune at work: the process must end. The source is not
+    called any more then: what trials say while their files are taken from under them is no result.
 
     Args:
         trainable: a class whose ``setup`` takes the configuration.
@@ -119,6 +120,21 @@ def run(
         Exception: whatever the source or a handler of signals raised.
     """
     connection = _Connection(source)
+    try:
+        _run(trainable, connection, share, parallel, scratch, mutations, seed)
+    finally:
+        connection.closed.set()
+
+
+def _run(
+    trainable: type[tune.Trainable],
+    connection: _Connection,
+    share: Share,
+    parallel: int,
+    scratch: Path,
+    mutations: Mapping[str, Any] | None,
+    seed: int,
+) -> None:
     space: dict[str, Any] | None = None
     if mutations is None:
         config = _feed(connection, parallel)
@@ -220,13 +236,19 @@ class _Connection:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.over: set[str] = set()
+        self.closed = threading.Event()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores them."""
         return {}
 
     def call(self, ask: Callable[[], T]) -> T:
-        """Ask the source; its errors pass Ray Tune by."""
+        """Ask the source; its errors pass Ray Tune by.
+
+        Does not return once the connection is closed: the thread that still asks ends with the process.
+        """
+        if self.closed.is_set():
+            threading.Event().wait()
         try:
             return ask()
         except Exception as error:
