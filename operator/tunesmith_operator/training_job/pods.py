@@ -160,8 +160,8 @@ def cause_of_end(pod: Pod) -> Finding:
     if pod.ended and pod.ended.reason in LOST:
         return Finding(
             Reason.INTERRUPTED,
-            f"The pod {pod.name} was lost when its node or the container runtime was restarted; the job goes on "
-            "in another.",
+            f"The pod {pod.name} was lost when its node or the container runtime was restarted; the job goes "
+            "on in another.",
         )
     if pod.ended and (pod.ended.reason == "OOMKilled" or code == KILLED):
         return Finding(
