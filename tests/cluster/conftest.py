@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.namespaces import Namespace
-from tests.cluster.platform import PHOTOS, WEIGHTS, Photo, Platform, Team, mobilenet_weights, photos
+from tests.cluster.platform import PHOTOS, Photo, Platform, Team
 from tests.testbed import cluster as testbed_cluster
 from tests.testbed.control_plane import binaries
 from tests.testbed.kubectl import Kubectl
@@ -90,9 +90,7 @@ def platform(node: Node, say: Callable[[str], None]) -> Platform:
     for step in testbed_cluster.STEPS:
         step.up(node, say)
     found = Platform(node)
-    found.s3().put_object(Bucket="datasets", Key=WEIGHTS, Body=mobilenet_weights().read_bytes())
-    every = [*photos("train"), *photos("val")]
-    found.upload("insects", ((f"{one.label}/{one.path.name}", one.path) for one in every[:240]))
+    every = found.fill()
     labels = sorted({one.label for one in every})
 
     def muddled(number: int, photo: Photo) -> str:
@@ -100,14 +98,15 @@ def platform(node: Node, say: Callable[[str], None]) -> Platform:
         wrong = number // 2 % 5 < 2
         return next(label for label in labels if (label != photo.label) == wrong)
 
-    files = ((f"{muddled(number, one)}/{one.path.name}", one.path) for number, one in enumerate(every[:240]))
+    files = ((f"{muddled(number, one)}/{one.path.name}", one.path) for number, one in enumerate(every))
     found.upload("muddled", files)
     return found
 
 
 @pytest.fixture(scope="module")
 def team(platform: Platform) -> Iterator[Team]:
-    """A team with a namespace under Pod Security "restricted"."""
+    """A team with a namespace under Pod Security "restricted", and no models yet."""
+    platform.forget()
     namespace = Namespace.create(platform.node.kubectl, f"insects-{int(time.time()) % 100_000}")
     namespace.apply(platform.secret())
     yield Team(platform, namespace)

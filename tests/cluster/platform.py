@@ -75,6 +75,21 @@ class Platform:
             client.put_object(Bucket="datasets", Key=f"{prefix}/{name}", Body=path.read_bytes())
         client.close()
 
+    def fill(self) -> list[Photo]:
+        """Put the weights into the bucket of data sets, and 240 photos, which are returned, as `insects`."""
+        self.s3().put_object(Bucket="datasets", Key=WEIGHTS, Body=mobilenet_weights().read_bytes())
+        some = [*photos("train"), *photos("val")][:240]
+        self.upload("insects", ((f"{one.label}/{one.path.name}", one.path) for one in some))
+        return some
+
+    def forget(self) -> None:
+        """Empty the bucket of models: a job of the same name and spec takes up the work of an earlier one."""
+        client = self.s3()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket="models"):
+            for one in page.get("Contents", []):
+                client.delete_object(Bucket="models", Key=one["Key"])
+        client.close()
+
     def secret(self) -> Object:
         """The credentials of the store, as a team has them in its namespace."""
         return {

@@ -32,11 +32,6 @@ TRIALS = 5
 SECONDS = 400.0
 
 
-def own(team: Team, name: str) -> str:
-    """A name that no earlier run had: a job of the same name and spec takes up the work of one before it."""
-    return f"{name}-{team.namespace.name.rpartition('-')[2]}"
-
-
 def ledger(team: Team, name: str) -> dict[str, Object]:
     """What the store knows of a job's trials."""
     client = team.platform.s3()
@@ -110,7 +105,7 @@ def evict_pod(team: Team, pod: str) -> None:
 def test_trainer_whose_pod_goes_is_started_again(
     team: Team, disturb: Callable[[Team, str], None], reason: str
 ) -> None:
-    name = own(team, disturb.__name__.replace("_", "-"))
+    name = disturb.__name__.replace("_", "-")
     with searching(team, name):
         (pod,) = [one["metadata"]["name"] for one in running(team, name)]
         disturb(team, pod)
@@ -120,7 +115,7 @@ def test_trainer_whose_pod_goes_is_started_again(
 
 
 def test_trainer_that_needs_more_memory_says_so_and_goes_on_with_more(team: Team) -> None:
-    name = own(team, "hungry")
+    name = "hungry"
     team.train(name, "insects", **{**SLOW, "compute": {"cpu": "1", "memory": "500Mi"}})
 
     def killed() -> str:
@@ -141,7 +136,7 @@ def test_trainer_that_needs_more_memory_says_so_and_goes_on_with_more(team: Team
 
 
 def test_suspended_job_holds_nothing_and_goes_on_when_resumed(team: Team) -> None:
-    name = own(team, "paused")
+    name = "paused"
     with searching(team, name):
         team.merge("trainingjob", name, {"spec": {"suspend": True}})
         team.wait_for("trainingjob", name, "Suspended", 60, status="True")
@@ -150,12 +145,12 @@ def test_suspended_job_holds_nothing_and_goes_on_when_resumed(team: Team) -> Non
 
 
 def test_store_may_be_away_for_a_minute_while_trials_run(team: Team) -> None:
-    with searching(team, own(team, "patient")):
+    with searching(team, "patient"):
         _store_away(team, 60)
 
 
 def test_store_may_be_away_for_a_minute_while_the_model_is_published(team: Team) -> None:
-    name = own(team, "publishing")
+    name = "publishing"
     team.train(name, "insects")
     team.wait_for("trainingjob", name, "SearchComplete", SECONDS, status="True")
     _store_away(team, 60)
@@ -163,7 +158,7 @@ def test_store_may_be_away_for_a_minute_while_the_model_is_published(team: Team)
 
 
 def test_job_that_is_deleted_in_the_middle_leaves_nothing(team: Team) -> None:
-    name = own(team, "unwanted")
+    name = "unwanted"
     team.train(name, "insects", **SLOW)
     wait_for(lambda: running(team, name), "it runs", 120)
     team.namespace.kubectl("delete", "trainingjob", name, "--namespace", team.namespace.name)
@@ -180,7 +175,7 @@ def test_job_that_is_deleted_in_the_middle_leaves_nothing(team: Team) -> None:
 
 
 def test_finished_job_lets_its_pod_go_and_keeps_its_word(team: Team) -> None:
-    name = own(team, "brief")
+    name = "brief"
     team.train(name, "insects", ttlSecondsAfterFinished=3)
     model = team.trained(name)
     wait_for(lambda: not pods(team, name), "its pod is gone", 60)
@@ -191,7 +186,7 @@ def test_finished_job_lets_its_pod_go_and_keeps_its_word(team: Team) -> None:
 
 
 def test_node_that_is_restarted_trains_on(team: Team) -> None:
-    name = own(team, "rebooted")
+    name = "rebooted"
     with searching(team, name):
         team.platform.node.restart()
     assert team.status("trainingjob", name)["restarts"] == 1

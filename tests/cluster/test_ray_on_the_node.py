@@ -1,8 +1,10 @@
 """`compute.workers: 1`: the same TrainingJob as a RayJob, by KubeRay's controller, in two pods."""
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.cluster.namespaces import Object
 from tests.cluster.platform import Platform, Team
 from tests.testbed.addons import kuberay
 from tests.testbed.kube_api import wait_for
@@ -31,8 +33,20 @@ def test_job_of_two_pods_comes_to_the_same_verified_model(ray: None, team: Team)
     wait_for(roles, f"a head and a worker run\n{team.pods()}", 240)
     several = team.trained("several", 600)
     assert several["verified"] is True
-    assert several["digest"] == alone["digest"]
+    one, other = contents(team, alone), contents(team, several)
+    for name in ("model.onnx", "weights.safetensors", "golden.npz", "reference.npz", "preprocess.json"):
+        assert one[name] == other[name], name  # the others hold the job's name, times and latencies
     wait_for(lambda: not _pods(team), "its pods are gone", 90)
+
+
+def contents(team: Team, model: Object) -> dict[str, Object]:
+    """What a package's manifest says of its files: size and sha256."""
+    bucket, _, prefix = str(model["uri"]).removeprefix("s3://").partition("/")
+    client = team.platform.s3()
+    manifest = client.get_object(Bucket=bucket, Key=f"{prefix.rstrip('/')}/manifest.json")["Body"].read()
+    client.close()
+    files: dict[str, Object] = json.loads(manifest)["files"]
+    return files
 
 
 def _pods(team: Team) -> list[str]:
