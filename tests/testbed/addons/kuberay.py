@@ -23,7 +23,8 @@ def install(node: Node, say: Say = lambda line: None) -> None:
 
 
 def remove(node: Node) -> None:
-    """Take it away, with every RayJob."""
+    """Take it away, with every RayJob; these go first, because the controller has a finalizer on them."""
+    node.kubectl("delete", "rayjobs,rayclusters", "--all", "--all-namespaces", "--timeout=60s")
     stream = _kustomized()
     node.kubectl("delete", "--ignore-not-found", "--timeout=90s", "--filename=-", stdin=stream)
     node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
