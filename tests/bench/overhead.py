@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.harness import command, data
-from tests.bench.harness.report import Report, Target, parser, say
+from tests.bench.harness.report import Report, Target, parser, say, skip
 from tests.cluster.namespaces import Namespace, Object
-from tests.cluster.platform import Platform, Team, training_job
+from tests.cluster.platform import PHOTOS, Platform, Team, training_job
 from tests.testbed.addons import store
 from tests.testbed.kube_api import wait_for
 from tests.testbed.node import Node
@@ -96,8 +96,9 @@ def main() -> int:
     options = options_parser.parse_args()
     node = Node.find()
     if node is None:
-        print("This machine has no cluster: make cluster-up", file=sys.stderr)
-        return 1
+        skip(NAME, "This machine has no cluster: make cluster-up")
+    if not PHOTOS.is_dir():
+        skip(NAME, f"There are no photos in {PHOTOS}; TUNESMITH_PHOTOS names the folder above another place.")
     report = Report(NAME, full=options.rounds >= ROUNDS)
     with data.workplace(options.keep) as work:
         measure(report, node, work, options.rounds)

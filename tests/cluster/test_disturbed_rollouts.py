@@ -1,4 +1,7 @@
-"""The same rollouts while operators, KServe and the gateway are killed: the same end, no request lost."""
+"""The same rollouts while operators, KServe and the gateway are killed: the same end, no request lost.
+
+The tests run in order: each begins with what the one before has deployed.
+"""
 
 import contextlib
 import threading

@@ -189,6 +189,7 @@ def test_node_that_is_restarted_trains_on(team: Team) -> None:
     name = "rebooted"
     with searching(team, name):
         team.platform.node.restart()
+    assert "Interrupted" in [one for one, _ in told(team, name)]
     assert team.status("trainingjob", name)["restarts"] == 1
 
 

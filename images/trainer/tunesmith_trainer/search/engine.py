@@ -11,7 +11,7 @@ import random
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -120,21 +120,6 @@ def run(
         Exception: whatever the source or a handler of signals raised.
     """
     connection = _Connection(source)
-    try:
-        _run(trainable, connection, share, parallel, scratch, mutations, seed)
-    finally:
-        connection.closed.set()
-
-
-def _run(
-    trainable: type[tune.Trainable],
-    connection: _Connection,
-    share: Share,
-    parallel: int,
-    scratch: Path,
-    mutations: Mapping[str, Any] | None,
-    seed: int,
-) -> None:
     space: dict[str, Any] | None = None
     if mutations is None:
         config = _feed(connection, parallel)
@@ -143,7 +128,10 @@ def _run(
         if space is None:
             return
         config = _evolve(connection, mutations, seed)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="tune-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=scratch, prefix="tune-", ignore_cleanup_errors=True) as folder,
+        closing(connection),
+    ):
         tuner = tune.Tuner(
             tune.with_resources(trainable, share.resources),
             param_space=space,
@@ -236,18 +224,22 @@ class _Connection:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.over: set[str] = set()
-        self.closed = threading.Event()
+        self._closed = threading.Event()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, in the snapshots that Ray Tune pickles: the ledger has it all, nobody restores them."""
         return {}
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._closed.set()
 
     def call(self, ask: Callable[[], T]) -> T:
         """Ask the source; its errors pass Ray Tune by.
 
         Does not return once the connection is closed: the thread that still asks ends with the process.
         """
-        if self.closed.is_set():
+        if self._closed.is_set():
             threading.Event().wait()
         try:
             return ask()
