@@ -122,12 +122,10 @@ class Team:
             }
         )
 
-    def patch(self, kind: str, name: str, body: str) -> None:
-        target = ("--namespace", self.namespace.name, kind, name)
-        self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={body}")
-
     def merge(self, kind: str, name: str, change: Object) -> None:
-        self.patch(kind, name, json.dumps(change))
+        """Patch an object of the team's."""
+        target = ("--namespace", self.namespace.name, kind, name)
+        self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={json.dumps(change)}")
 
     def status(self, kind: str, name: str) -> Object:
         found = self.namespace.find(kind, name) or {}

@@ -69,7 +69,7 @@ def better_model(team: Team, at_weight: AtWeight = lambda weight: None) -> None:
     old = stable(team)
     marks: dict[int, tuple[float, float]] = {}
     with Load(team, NAME) as load:
-        team.patch("modeldeployment", NAME, '{"spec": {"model": {"trainingJob": "better"}}}')
+        team.merge("modeldeployment", NAME, {"spec": {"model": {"trainingJob": "better"}}})
         team.train("better", "insects", transfer={"strategies": ["LinearProbe"], "imageSize": 160})
         team.trained("better")
         verified = time.monotonic()
@@ -106,14 +106,14 @@ def worse_model(team: Team) -> None:
     before = stable(team)
     replaced = {"strategy": "Replace", "steps": None, "analysis": None}
     changes = {"rollout": replaced, "monitoring": {"feedback": {"enabled": True}}}
-    team.patch("modeldeployment", NAME, json.dumps({"spec": changes}))
+    team.merge("modeldeployment", NAME, {"spec": changes})
     wait_for(lambda: stable(team) != before, "one that takes feedback", SECONDS)
     limits = [{"metric": "feedbackAccuracy", "minimum": 0.9}]
     rollout = {**CANARY, "steps": [{"weight": 50, "holdSeconds": 600}], "analysis": limits}
-    team.patch("modeldeployment", NAME, json.dumps({"spec": {"rollout": rollout}}))
+    team.merge("modeldeployment", NAME, {"spec": {"rollout": rollout}})
     good = stable(team)
     with Load(team, NAME, tell=True) as load:
-        team.patch("modeldeployment", NAME, '{"spec": {"model": {"trainingJob": "worse"}}}')
+        team.merge("modeldeployment", NAME, {"spec": {"model": {"trainingJob": "worse"}}})
         said = team.wait_for("modeldeployment", NAME, "Progressing", SECONDS, reason="CanaryRejected")
         rejected = time.monotonic()
         time.sleep(5)

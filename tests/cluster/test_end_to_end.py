@@ -1,6 +1,5 @@
 """From kubectl apply to predictions, on a real node with real photos, weights, S3, KServe and gateway."""
 
-import json
 import time
 from functools import partial
 
@@ -30,7 +29,7 @@ def test_a_shadow_gets_copies_of_requests_and_answers_none_before_it_takes_over(
     rollout = {**CANARY, "strategy": "Shadow", "steps": None, "shadow": shadow, "analysis": limits}
     with Load(team, "insects") as load:
         changes = {"model": {"trainingJob": "insects"}, "rollout": rollout}
-        team.patch("modeldeployment", "insects", json.dumps({"spec": changes}))
+        team.merge("modeldeployment", "insects", {"spec": changes})
 
         def copied() -> str:
             canary = team.status("modeldeployment", "insects").get("canary") or {}
@@ -64,7 +63,7 @@ def test_a_model_whose_file_was_altered_never_gets_a_request(team: Team) -> None
     before = team.status("modeldeployment", "insects")["stable"]["revision"]
     with Load(team, "insects") as load:
         body = {"spec": {"model": {"trainingJob": None, **package}, "rollout": {"shadow": None, **CANARY}}}
-        team.patch("modeldeployment", "insects", json.dumps(body))
+        team.merge("modeldeployment", "insects", body)
 
         def refused() -> bool:
             history = team.status("modeldeployment", "insects").get("history") or [{}]
