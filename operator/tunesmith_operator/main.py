@@ -37,6 +37,7 @@ from tunesmith_operator.kube import ApiError, Kube, fence_trace
 from tunesmith_operator.leader import Elector
 from tunesmith_operator.logs import set_up_logs
 from tunesmith_operator.metrics import Metrics
+from tunesmith_operator.model_deployment.counters import FromPods, FromPrometheus
 from tunesmith_operator.model_deployment.predictors import Meter, Prober
 from tunesmith_operator.model_deployment.reconcile import DeploymentReconciler
 from tunesmith_operator.queue import KeyedQueue
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         predictor_image=options.predictor_image,
         gateway=options.gateway,
         gateway_domain=options.gateway_domain,
+        prometheus=options.prometheus,
         image_pull_policy=options.image_pull_policy,
         image_pull_secrets=tuple(options.image_pull_secret),
         namespaces=tuple(options.namespace),
@@ -105,6 +107,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         default="example.com",
         help="predictions have the host name NAME.NAMESPACE.DOMAIN",
     )
+    add(
+        "--prometheus",
+        type=_url,
+        default="",
+        metavar="URL",
+        help="analyses of rollouts read what predictors count from this Prometheus, not from their pods",
+    )
     add("--image-pull-policy", default="", choices=("", "Always", "IfNotPresent", "Never"))
     add(
         "--image-pull-secret",
@@ -133,6 +142,12 @@ def _gateway(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL of a server, like http://prometheus:9090")
+    return text
+
+
 def _own_namespace() -> str:
     try:
         return Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text("utf-8").strip()
@@ -155,7 +170,7 @@ class Operator:
     Args:
         settings: the installation's.
         client: connected.
-        session: for what is not the API server: predictors.
+        session: for what is not the API server: predictors, and Prometheus.
     """
 
     def __init__(self, settings: Settings, client: ApiClient, session: aiohttp.ClientSession) -> None:
@@ -176,6 +191,7 @@ class Operator:
             lambda: datetime.now(UTC),
             lambda: self._elector.leads,
         )
+        pods = FromPods(session)
         self._deployments = DeploymentReconciler(
             self._kube,
             settings,
@@ -183,8 +199,8 @@ class Operator:
             lambda: datetime.now(UTC),
             lambda: self._elector.leads,
             lambda kind: kind in self._optional,
-            Meter(session),
-            Prober(session),
+            Meter(FromPrometheus(session, settings.prometheus) if settings.prometheus else pods),
+            Prober(session, pods),
         )
         self._metrics.queue_depth(lambda: len(self._queue))
         self._started = asyncio.Event()

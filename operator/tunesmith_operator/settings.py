@@ -12,6 +12,7 @@ class Settings:
         predictor_image: of the predictors' pods; empty where nothing is to be served.
         gateway: NAMESPACE/NAME of the Gateway that predictions come through; empty for none.
         gateway_domain: predictions of a ModelDeployment have the host name NAME.NAMESPACE.DOMAIN.
+        prometheus: URL of one that reads the predictors; the operator asks them itself when empty.
         image_pull_policy: of all pods; Kubernetes' own default when empty.
         image_pull_secrets: names of Secrets in the resource's namespace.
         namespaces: to watch; all when empty.
@@ -26,6 +27,7 @@ class Settings:
     predictor_image: str = ""
     gateway: str = ""
     gateway_domain: str = "example.com"
+    prometheus: str = ""
     image_pull_policy: str = ""
     image_pull_secrets: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()

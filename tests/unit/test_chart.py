@@ -158,6 +158,12 @@ def test_gateway_is_told_to_the_operator() -> None:
     assert not [one for one in container(rendered())["args"] if one.startswith("--gateway")]
 
 
+def test_prometheus_is_told_to_the_operator() -> None:
+    url = "http://prometheus.monitoring:9090"
+    assert f"--prometheus={url}" in container(rendered({"prometheus.url": url}))["args"]
+    assert not [one for one in container(rendered())["args"] if one.startswith("--prometheus")]
+
+
 def test_operator_of_some_namespaces_may_read_the_gateway_in_another() -> None:
     values = {"gateway": {"name": "public", "namespace": "gateways", "domain": "models.example"}}
     objects = rendered(values | {"watchNamespaces": ["vision"]})

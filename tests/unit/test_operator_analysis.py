@@ -1,9 +1,11 @@
 """What is concluded from what predictors counted."""
 
 import asyncio
+import contextlib
 import math
 import random
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,16 +17,23 @@ from tunesmith_api.model_deployment import Analysis
 from tunesmith_api.status import CanaryStatus
 from tunesmith_operator.kinds import Key
 from tunesmith_operator.model_deployment.analysis import Counts, Window, judge, quantile, shift
+from tunesmith_operator.model_deployment.counters import (
+    FromPods,
+    FromPrometheus,
+    Reading,
+    read_answer,
+    read_text,
+)
 from tunesmith_operator.model_deployment.pods import PredictorPod
-from tunesmith_operator.model_deployment.predictors import Meter, grey_png, read_counts
+from tunesmith_operator.model_deployment.predictors import Meter, grey_png
 
 
 def limit(metric: str, **fields: object) -> Analysis:
     return Analysis.model_validate({"metric": metric, **fields})
 
 
-def window(canary: Counts, stable: Counts | None = None, *, complete: bool = True) -> Window:
-    return Window(stable or Counts(), canary, complete)
+def window(canary: Counts, stable: Counts | None = None, complaint: str = "") -> Window:
+    return Window(stable or Counts(), canary, complaint)
 
 
 def test_before_the_minimum_of_requests_nothing_is_said() -> None:
@@ -107,7 +116,9 @@ def test_few_labels_reject_only_what_they_prove() -> None:
 
 def test_a_predictor_that_is_silent_keeps_a_step_from_ending() -> None:
     counts = Counts({"200": 100.0})
-    assert judge(window(counts, complete=False), [], 10).verdict == "Waiting"
+    said = judge(window(counts, complaint="One is silent."), [], 10)
+    assert (said.verdict, said.message) == ("Waiting", "One is silent.")
+    assert judge(window(counts, complaint="One is silent."), [], 1_000).message.endswith(" One is silent.")
     assert judge(window(counts), [], 10).verdict == "Passed"
 
 
@@ -124,18 +135,17 @@ async def windows(*looks: dict[PredictorPod, float | None]) -> list[float]:
     """Requests of the canary after each look, whose pods have then answered so many; None is silent."""
     counted: dict[str, float | None] = {}
 
-    class Played(Meter):
-        async def _counts(self, pod: PredictorPod) -> Counts | None:
-            answered = counted[pod.uid]
-            return None if answered is None else Counts({"200": answered})
+    class Played:
+        async def read(self, pods: Sequence[PredictorPod]) -> Reading:
+            said = {pod.uid: counted[pod.uid] for pod in pods}
+            return Reading({uid: Counts({"200": one}) for uid, one in said.items() if one is not None})
 
-    async with aiohttp.ClientSession() as session:
-        meter, found = Played(session), []
-        for look in looks:
-            counted = {pod.uid: answered for pod, answered in look.items()}
-            window = await meter.window(Key("team", "f"), CANARY, "a", {"b": tuple(look)})
-            found.append(window.canary.answered)
-        return found
+    meter, found = Meter(Played()), []
+    for look in looks:
+        counted = {pod.uid: answered for pod, answered in look.items()}
+        window = await meter.window(Key("team", "f"), CANARY, "a", {"b": tuple(look)})
+        found.append(window.canary.answered)
+    return found
 
 
 def test_what_a_pod_had_answered_before_the_step_does_not_count() -> None:
@@ -176,11 +186,22 @@ def test_a_pod_that_went_keeps_what_it_had_answered() -> None:
 )
 def test_metrics_that_make_no_sense_are_no_counts(line: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
-        read_counts(line)
+        read_text(line)
 
 
 def test_lines_that_are_not_read_are_not_parsed() -> None:
-    assert read_counts("other{ nonsense\n" * 100_000) == Counts()
+    assert read_text("other{ nonsense\n" * 100_000) == Counts()
+
+
+@contextlib.asynccontextmanager
+async def served(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
 
 
 def test_a_pod_cannot_lead_the_operator_elsewhere() -> None:
@@ -193,19 +214,13 @@ def test_a_pod_cannot_lead_the_operator_elsewhere() -> None:
             return web.Response(status=302, headers={"Location": "/elsewhere"})
         return web.Response(text='tunesmith_requests_total{verb="predict",code="200"} 5.0\n')
 
-    async def ask() -> Counts | None:
+    async def ask() -> Reading:
         app = web.Application()
         app.router.add_get("/{path}", handle)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.79.0.1", 8080).start()
-        try:
-            async with aiohttp.ClientSession() as session:
-                return await Meter(session)._counts(replace(pod("p", age=0), address="127.79.0.1"))
-        finally:
-            await runner.cleanup()
+        async with served(app, "127.79.0.1", 8080), aiohttp.ClientSession() as session:
+            return await FromPods(session).read([replace(pod("p", age=0), address="127.79.0.1")])
 
-    assert asyncio.run(ask()) is None
+    assert asyncio.run(ask()) == Reading({}, "1 of 1 predictors did not answer: p.")
     assert asked == ["/metrics"]
 
 
@@ -231,7 +246,7 @@ tunesmith_feedback_accuracy{model="f"} 0.75
 
 
 def test_metrics_are_read_as_predictors_write_them() -> None:
-    counts = read_counts(METRICS)
+    counts = read_text(METRICS)
     assert counts.requests == {"200": 12.0, "500": 2.0}
     assert counts.seconds == {0.1: 10.0, math.inf: 12.0}
     assert counts.predicted == {"rose": 9.0, "tulip": 3.0}
@@ -246,3 +261,43 @@ def test_the_picture_that_is_asked_about_is_one() -> None:
     with Image.open(io.BytesIO(grey_png())) as picture:
         picture.load()
         assert (picture.format, picture.size) == ("PNG", (64, 64))
+
+
+NAMED = '"__name__": "a", '
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("", '[1, "2"]'), (NAMED, "3"), (NAMED, "[1]"), (NAMED, '[1, "NaN"]'), (NAMED, '[1, "many"]')],
+)
+def test_answer_of_prometheus_that_makes_no_sense_is_no_counts(name: str, value: str) -> None:
+    labels = f'{{{name}"instance": "10.0.0.1:8080"}}'
+    answer = f'{{"data": {{"result": [{{"metric": {labels}, "value": {value}}}]}}}}'
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
+        read_answer(answer.encode(), [replace(pod("p", age=0), address="10.0.0.1")])
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]", b'{"data": {"result": [1]}}'])
+def test_answer_that_is_none_of_prometheus_is_no_counts(answer: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
+        read_answer(answer, [])
+
+
+def test_prometheus_is_asked_about_these_pods_and_no_others() -> None:
+    """Also where an address has signs that mean something in a regular expression."""
+    asked: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(str((await request.post())["query"]))
+        return web.Response(text='{"data": {"result": []}}')
+
+    async def ask() -> Reading:
+        app = web.Application()
+        app.router.add_post("/prometheus/api/v1/query", handle)
+        pods = [replace(pod("p", age=0), address=one) for one in ("10.0.0.1", "fd00::1")]
+        async with served(app, "127.79.0.3", 9090), aiohttp.ClientSession() as session:
+            return await FromPrometheus(session, "http://127.79.0.3:9090/prometheus/").read(pods)
+
+    assert asyncio.run(ask()).counts == {}
+    (query,) = asked
+    assert r'instance=~"10\\.0\\.0\\.1:8080|\\[fd00::1\\]:8080"' in query

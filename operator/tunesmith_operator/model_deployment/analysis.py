@@ -76,11 +76,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Window:
-    """What both revisions counted since the step began, and whether all their pods were heard."""
+    """What both revisions counted since the step began.
+
+    Attributes:
+        stable: of the revision that serves.
+        canary: of the new one.
+        complaint: which of their pods were not heard, as a sentence.
+    """
 
     stable: Counts
     canary: Counts
-    complete: bool = True
+    complaint: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def judge(window: Window | None, analysis: Sequence[Analysis], minimum_requests:
     answered = int(window.canary.answered)
     if answered < minimum_requests:
         message = f"The new revision has answered {answered} of {minimum_requests} requests."
-        return Judgement("Waiting", message)
+        return Judgement("Waiting", f"{message} {window.complaint}".rstrip())
     waiting, passed = [], []
     for limit in analysis:
         value, lacking = measure(window, limit)
@@ -123,9 +129,9 @@ def judge(window: Window | None, analysis: Sequence[Analysis], minimum_requests:
             return Judgement("Broken", f"{said}, and must be {bound} (after {answered} requests).")
         passed.append(said)
     if waiting:
-        return Judgement("Waiting", f"{', '.join(waiting)}.")
-    if not window.complete:
-        return Judgement("Waiting", "Not all predictors have answered.")
+        return Judgement("Waiting", f"{', '.join(waiting)}. {window.complaint}".rstrip())
+    if window.complaint:
+        return Judgement("Waiting", window.complaint)
     return Judgement("Passed", f"{', '.join(passed) or 'Nothing is limited'} (after {answered} requests).")
 
 

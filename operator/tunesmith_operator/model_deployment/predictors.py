@@ -1,35 +1,23 @@
-"""Asks predictors: what they have counted, and a prediction through the address that people use."""
+"""What predictors have counted since a step began, and a prediction through the address that people use."""
 
 import asyncio
-import math
 import struct
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
-from tunesmith_api.revisions import PREDICTOR_PORT, REVISION_HEADER
+from tunesmith_api.revisions import REVISION_HEADER
 from tunesmith_api.status import CanaryStatus
 from tunesmith_operator.kinds import Key
 from tunesmith_operator.model_deployment.analysis import Counts, Window
+from tunesmith_operator.model_deployment.counters import SECONDS, Counters, address_of, body_of
 from tunesmith_operator.model_deployment.pods import PredictorPod
 
-SECONDS = 3.0
-MOST_BYTES = 4_000_000
-"""Of an answer; more is no predictor's."""
-MOST_AT_ONCE = 16
 MIRROR_TRIES, MIRROR_SECONDS = 5, 0.3
 """How often a copy is asked for, and how long each is waited for."""
-_PREFIX = "tunesmith_"
-_READ = tuple(
-    f"{_PREFIX}{name}" for name in ("requests_total", "request_seconds_bucket", "predicted_total", "feedback")
-)
-"""Beginnings of the lines that are read; of all others none is parsed."""
-_PREDICTIONS, _EXPLANATIONS = frozenset({"predict", "infer"}), frozenset({"explain"})
 _SIDE = 64
 
 
@@ -44,35 +32,6 @@ def grey_png(side: int = _SIDE) -> bytes:
     rows = (b"\0" + b"\x80" * side) * side
     chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def read_counts(text: str) -> Counts:
-    """Understand what a predictor serves at ``/metrics``; a pod that says it is one may serve anything.
-
-    Raises:
-        ValueError: it is no exposition format, or counts what cannot be counted.
-    """
-    ours = "\n".join(line for line in text.splitlines() if line.startswith(_READ))
-    requests: defaultdict[str, float] = defaultdict(float)
-    seconds: defaultdict[float, float] = defaultdict(float)
-    predicted: defaultdict[str, float] = defaultdict(float)
-    labels = accuracy = 0.0
-    for family in text_string_to_metric_families(f"{ours}\n"):
-        for name, said, value, *_ in family.samples:
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}")
-            verb = said.get("verb", "")
-            if name == f"{_PREFIX}requests_total" and verb in _PREDICTIONS | _EXPLANATIONS:
-                requests[said.get("code", "")] += value
-            elif name == f"{_PREFIX}request_seconds_bucket" and verb in _PREDICTIONS:
-                seconds[float(said.get("le", ""))] += value
-            elif name == f"{_PREFIX}predicted_total":
-                predicted[said.get("label", "")] += value
-            elif name == f"{_PREFIX}feedback_total" and said.get("outcome") == "taken":
-                labels += value
-            elif name == f"{_PREFIX}feedback_accuracy":
-                accuracy = value
-    return Counts(dict(requests), dict(seconds), dict(predicted), labels, labels * accuracy)
 
 
 @dataclass
@@ -104,14 +63,13 @@ class Meter:
     In memory alone: an operator that takes over begins the step's count anew, and waits for it.
 
     Args:
-        session: to ask with.
+        counters: where it is read.
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, counters: Counters) -> None:
         """Nothing was read yet."""
-        self._session = session
+        self._counters = counters
         self._steps: dict[Key, _Step] = {}
-        self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
     def forget(self, key: Key) -> None:
         """A deployment is gone, or tries nothing out."""
@@ -139,15 +97,11 @@ class Meter:
             for pod in pods.get(revision, ())
             if pod.ready and pod.address
         ]
-        said = await asyncio.gather(*(self._counts(pod) for _, pod in asked))
-        for (revision, pod), counts in zip(asked, said, strict=True):
-            if counts is not None:
+        said = await self._counters.read([pod for _, pod in asked])
+        for revision, pod in asked:
+            if counts := said.counts.get(pod.uid):
                 step.heard(revision, pod, counts, first=begins)
-        return Window(
-            self._sum(step, stable),
-            self._sum(step, canary.revision),
-            complete=all(counts is not None for counts in said),
-        )
+        return Window(self._sum(step, stable), self._sum(step, canary.revision), said.complaint)
 
     def _sum(self, step: _Step, revision: str) -> Counts:
         total = Counts()
@@ -156,53 +110,35 @@ class Meter:
                 total += counts.since(step.began[uid])
         return total
 
-    async def answered(self, pods: Iterable[PredictorPod]) -> float:
-        """Requests that pods have answered in all their life; pods that are silent count as none."""
-        said = await asyncio.gather(*(self._counts(pod) for pod in pods if pod.ready and pod.address))
-        return sum(counts.answered for counts in said if counts is not None)
-
-    async def _counts(self, pod: PredictorPod) -> Counts | None:
-        try:
-            async with self._room:
-                text = await self._get(f"http://{_host(pod.address)}:{PREDICTOR_PORT}/metrics")
-                # Of thousands of classes this takes a while, in which the lease has to be renewed.
-                return await asyncio.to_thread(read_counts, text)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None
-
-    async def _get(self, url: str) -> str:
-        # A pod of somebody's own making must not lead the operator elsewhere.
-        asked = self._session.get(url, timeout=aiohttp.ClientTimeout(SECONDS), allow_redirects=False)
-        async with asked as answer:
-            if answer.status != 200:
-                raise ValueError(f"it answered {answer.status}")
-            return (await _body(answer)).decode()
-
 
 class Prober:
     """Asks for a prediction as people do.
 
     Args:
         session: to ask with.
+        counters: of the predictors themselves: what they have counted this moment.
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, counters: Counters) -> None:
         """Nothing was asked yet."""
-        self._session, self._picture = session, grey_png()
+        self._session, self._counters, self._picture = session, counters, grey_png()
 
-    async def mirrors(
-        self, meter: Meter, pods: Iterable[PredictorPod], address: str, host: str, model: str
-    ) -> bool:
+    async def mirrors(self, pods: Iterable[PredictorPod], address: str, host: str, model: str) -> bool:
         """Whether a request to this host is answered, and a copy of it reaches these pods."""
-        shadows = list(pods)
-        before = await meter.answered(shadows)
+        shadows = [pod for pod in pods if pod.ready and pod.address]
+        before = await self._answered(shadows)
         for _ in range(MIRROR_TRIES):
             if await self.ask(address, host, model):
                 return False
             await asyncio.sleep(MIRROR_SECONDS)
-            if await meter.answered(shadows) > before:
+            if await self._answered(shadows) > before:
                 return True
         return False
+
+    async def _answered(self, pods: list[PredictorPod]) -> float:
+        """Requests that pods have answered in all their life; pods that are silent count as none."""
+        said = await self._counters.read(pods)
+        return sum(counts.answered for counts in said.counts.values())
 
     async def ask(self, address: str, host: str, model: str, revision: str = "") -> str:
         """A prediction of a grey picture; returns a complaint, empty when it was answered.
@@ -225,7 +161,7 @@ class Prober:
                 timeout=aiohttp.ClientTimeout(SECONDS),
                 allow_redirects=False,
             ) as answer:
-                said = await _body(answer)
+                said = await body_of(answer)
                 who = answer.headers.get(REVISION_HEADER)
                 if answer.status == 200 and revision and who != revision:
                     return f"{host} answered by {who}, not by {revision}."
@@ -237,22 +173,6 @@ class Prober:
             return f"{host} at {address} did not answer ({type(error).__name__})."
 
 
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    """An answer's body, of which a predictor's are small."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in answer.content.iter_chunked(65_536):
-        size += len(part)
-        if size > MOST_BYTES:
-            raise ValueError("the answer is too long")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
 def addresses(pods: Iterable[PredictorPod]) -> list[str]:
     """HOST:PORT of each pod that is ready."""
-    return [f"{_host(pod.address)}:{PREDICTOR_PORT}" for pod in pods if pod.ready and pod.address]
+    return [address_of(pod) for pod in pods if pod.ready and pod.address]

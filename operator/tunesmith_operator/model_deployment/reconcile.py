@@ -154,7 +154,7 @@ class DeploymentReconciler:
             return None
         pods = observed.revisions[canary.revision].pods if canary.revision in observed.revisions else ()
         host, name = probe_host(observed.deployment, self._settings), observed.deployment.name
-        self._mirrors = await self._prober.mirrors(self._meter, pods, address, host, name), now
+        self._mirrors = await self._prober.mirrors(pods, address, host, name), now
         return self._mirrors[0]
 
     async def _answer(self, key: Key, observed: Observed) -> str | None:
