@@ -58,16 +58,20 @@ def test_operator_with_roles_in_one_namespace_sees_to_it_and_to_no_other(
         cluster.delete_namespace(other)
 
 
+OWN = ("own", *(f"own-{number}" for number in range(1, 10)))
+"""Secrets that an author may read."""
+
+
 @pytest.fixture
 def author(cluster: Cluster, namespace: str) -> Iterator[Api]:
-    """Somebody who may create TrainingJobs and read one Secret of two."""
+    """Somebody who may create TrainingJobs and read Secrets of their own, but not `others`."""
     cluster.plane.kubectl("apply", "-f", str(REPOSITORY / "manifests" / "admission"))
     cluster.plane.kubectl("create", "serviceaccount", "author", "-n", namespace)
     make = ("create", "role", "author", "-n", namespace)
     resources = ("--resource=trainingjobs.tunesmith.dev", "--resource=modeldeployments.tunesmith.dev")
     cluster.plane.kubectl(*make, "--verb=create,patch,get", *resources)
     read = ("create", "role", "reader", "-n", namespace, "--verb=get", "--resource=secrets")
-    cluster.plane.kubectl(*read, "--resource-name=own")
+    cluster.plane.kubectl(*read, *(f"--resource-name={name}" for name in OWN))
     for role in ("author", "reader"):
         cluster.plane.kubectl(
             *("create", "rolebinding", role, "-n", namespace, f"--role={role}"),
@@ -116,18 +120,35 @@ def test_secret_that_the_author_may_not_read_may_not_be_named(
     author.create(TRAINING_JOB, naming(cluster, namespace, "own", where))
 
 
+def test_refusal_names_each_secret_once(cluster: Cluster, namespace: str, author: Api) -> None:
+    body = naming(cluster, namespace, "others", "store")
+    body["spec"]["dataset"] = {"uri": "s3://datasets/flowers", "secretRef": {"name": "others"}}
+
+    def refused() -> str:
+        try:
+            author.create(TRAINING_JOB, body)
+        except httpx.HTTPStatusError as error:
+            return error.response.text
+        cluster.api.delete(TRAINING_JOB, namespace, body["metadata"]["name"])
+        return ""
+
+    assert "this one names others: have" in wait_for(refused, "a refusal")
+
+
 def test_author_who_may_read_them_all_may_name_as_many_secrets_as_a_spec_holds(
     cluster: Cluster, namespace: str, author: Api
 ) -> None:
-    own = {"secretRef": {"name": "own"}}
-    backbone = {"name": "resnet50", "weightsUri": "s3://w/r.safetensors", "weightsSecretRef": {"name": "own"}}
+    backbone = {"weightsUri": "s3://w/r.safetensors"}
     names = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg11", "vgg13", "vgg16", "mobilenet_v2")
     body = cluster.job_document(
         namespace,
         "many",
-        dataset={"uri": "s3://datasets/flowers", **own},
-        store={"uri": "s3://models", **own},
-        backbones=[{**backbone, "name": name} for name in names],
+        dataset={"uri": "s3://datasets/flowers", "secretRef": {"name": OWN[0]}},
+        store={"uri": "s3://models", "secretRef": {"name": OWN[1]}},
+        backbones=[
+            {**backbone, "name": name, "weightsSecretRef": {"name": secret}}
+            for name, secret in zip(names, OWN[2:], strict=True)
+        ],
     )
     author.create(TRAINING_JOB, body)
     body = deepcopy(body)
@@ -142,7 +163,8 @@ def test_author_who_may_read_them_all_may_name_as_many_secrets_as_a_spec_holds(
         cluster.api.delete(TRAINING_JOB, namespace, "one-too-many")
         return ""
 
-    assert f"this one names {9 * 'own, '}others" in wait_for(refused, "the last of ten is asked for too")
+    listed = ", ".join((*OWN[:9], "others"))
+    assert f"this one names {listed}: have" in wait_for(refused, "the last of ten is asked for too")
 
 
 def test_deployment_may_only_name_a_secret_that_its_author_may_read(
