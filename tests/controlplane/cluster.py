@@ -97,7 +97,9 @@ class Cluster:
     def pods(self, namespace: str, name: str = "flowers") -> list[Object]:
         return self.api.list(POD, namespace, labelSelector=f"tunesmith.dev/training-job={name}")
 
-    def wait_for_pod(self, namespace: str, phase: str = "Running", name: str = "flowers") -> Object:
+    def wait_for_pod(
+        self, namespace: str, phase: str = "Running", name: str = "flowers", seconds: float = 20
+    ) -> Object:
         """The newest pod of the job, once it is in a phase."""
 
         def look() -> Object | None:
@@ -105,7 +107,7 @@ class Cluster:
             newest = max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
             return newest if newest and newest["status"]["phase"] == phase else None
 
-        return wait_for(look, f"a pod of {name} that is {phase}")
+        return wait_for(look, f"a pod of {name} that is {phase}", seconds)
 
     def wait_for_condition(
         self, namespace: str, kind: str, *, name: str = "flowers", seconds: float = 20, **fields: str

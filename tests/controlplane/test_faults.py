@@ -238,6 +238,7 @@ def test_api_server_that_is_away_and_comes_back_is_caught_up_with(stage: Stage, 
     cluster.plane.start_apiserver()
     cluster.plane.wait_ready()
     cluster.submit(namespace, "afterwards")
-    cluster.wait_for_pod(namespace, name="afterwards")
+    # A server that has just begun refuses all for a moment; its controllers then pause for up to 30 s.
+    cluster.wait_for_pod(namespace, name="afterwards", seconds=60)
     cluster.wait_for_condition(namespace, "Succeeded", name="afterwards", reason="Running", seconds=60)
     assert len(cluster.pods(namespace)) == 1
