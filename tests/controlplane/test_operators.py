@@ -74,6 +74,8 @@ def test_asked_to_stop_it_gives_the_lease_back_and_the_other_leads_within_second
 def test_leader_that_stood_still_past_its_lease_writes_nothing_more(
     cluster: Cluster, namespace: str, operators: list[Operator]
 ) -> None:
+    for one in operators:
+        one.flags += ("--namespace", namespace)  # what an earlier test has left would be written about
     first, second = (one.start() for one in operators)
     leader = wait_for(lambda: next((one for one in (first, second) if leads(one)), None), "a leader")
     other = second if leader is first else first
