@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from tests.cluster.namespaces import Namespace, Object
 from tests.testbed.addons import install as addons
 from tests.testbed.addons import store
@@ -20,9 +21,9 @@ from tests.testbed.node import Node
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOS = Path(os.environ.get("TUNESMITH_PHOTOS", REPOSITORY.parent / "shared" / "data")) / "hymenoptera"
+EXAMPLE = REPOSITORY / "manifests" / "examples" / "insects.yaml"
 WEIGHTS = "weights/mobilenet_v2.safetensors"
 SECRET = "store"
-API = "tunesmith.dev/v1alpha1"
 REVISION = "x-tunesmith-revision"
 
 
@@ -111,21 +112,25 @@ class Team:
         """Submit a TrainingJob with a small search."""
         self.namespace.apply(training_job(name, dataset, **spec))
 
-    def deploy(self, name: str, job: str, **spec: Any) -> None:
-        """Submit a ModelDeployment."""
-        self.namespace.apply(
-            {
-                "apiVersion": API,
-                "kind": "ModelDeployment",
-                "metadata": {"name": name},
-                "spec": {"model": {"trainingJob": job}, "compute": {"cpu": "200m"}, **spec},
-            }
-        )
+    def deploy(self, name: str, job: str) -> None:
+        """Submit the example's ModelDeployment for a job's model."""
+        _, deployment = example()
+        deployment["metadata"]["name"] = name
+        deployment["spec"]["model"]["trainingJob"] = job
+        self.namespace.apply(deployment)
 
     def merge(self, kind: str, name: str, change: Object) -> None:
         """Patch an object of the team's."""
         target = ("--namespace", self.namespace.name, kind, name)
         self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={json.dumps(change)}")
+
+    def tunesmith(self, *arguments: str) -> str:
+        """What a command prints."""
+        command = [sys.executable, "-m", "tunesmith", *arguments, "--namespace", self.namespace.name]
+        environment = {**os.environ, "KUBECONFIG": str(self.platform.node.kubeconfig)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def status(self, kind: str, name: str) -> Object:
         found = self.namespace.find(kind, name) or {}
@@ -173,29 +178,16 @@ class Team:
         )
 
 
+def example() -> tuple[Object, Object]:
+    """The TrainingJob and the ModelDeployment of the example that this platform's data are made for."""
+    job, deployment = yaml.safe_load_all(EXAMPLE.read_text())
+    return job, deployment
+
+
 def training_job(name: str, dataset: str, **spec: Any) -> Object:
-    """A small search over heads on MobileNetV2's features: some seconds of work on two cores."""
-    return {
-        "apiVersion": API,
-        "kind": "TrainingJob",
-        "metadata": {"name": name},
-        "spec": {
-            "dataset": {"uri": f"s3://datasets/{dataset}", "secretRef": {"name": SECRET}},
-            "backbones": [
-                {
-                    "name": "mobilenet_v2",
-                    "weightsUri": f"s3://datasets/{WEIGHTS}",
-                    "weightsSecretRef": {"name": SECRET},
-                }
-            ],
-            "transfer": {"strategies": ["LinearProbe"], "imageSize": 128},
-            "search": {"numTrials": 8, "parallelTrials": 1},
-            "verification": {
-                "gates": [{"metric": "accuracy", "minimum": 0.7}],
-                "corruptions": {"severities": [3], "maxImages": 30},
-            },
-            "store": {"uri": "s3://models", "secretRef": {"name": SECRET}},
-            "compute": {"cpu": "500m", "memory": "6Gi"},
-            **spec,
-        },
-    }
+    """The example's small search over heads on MobileNetV2's features, with another data set."""
+    job, _ = example()
+    job["metadata"]["name"] = name
+    job["spec"] |= spec
+    job["spec"]["dataset"]["uri"] = f"s3://datasets/{dataset}"
+    return job

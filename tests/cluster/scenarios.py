@@ -4,22 +4,17 @@ import json
 import math
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 from tests.cluster.load import Load
 from tests.cluster.namespaces import Object
-from tests.cluster.platform import Team, photos
+from tests.cluster.platform import EXAMPLE, Team, example, photos
 from tests.testbed.kube_api import wait_for
 
 NAME = "insects"
-CANARY: Object = {
-    "strategy": "Canary",
-    "steps": [{"weight": 10, "holdSeconds": 20}, {"weight": 50, "holdSeconds": 20}],
-    "analysis": [{"metric": "errorRate", "maximum": 0.01}],
-    "minimumRequests": 20,
-    "keepWarmSeconds": 5,
-}
-WEIGHTS = (10, 50)
+CANARY: Object = example()[1]["spec"]["rollout"]
+WEIGHTS = tuple(step["weight"] for step in CANARY["steps"])
 SECONDS = 240.0
 """For what takes a minute when nothing is in its way."""
 
@@ -32,6 +27,12 @@ def stable(team: Team) -> str:
     return str(found.get("revision") or "")
 
 
+def canary(team: Team) -> str:
+    """The revision on its way; empty while there is none."""
+    found = team.status("modeldeployment", NAME).get("canary") or {}
+    return str(found.get("revision") or "")
+
+
 def weight(team: Team) -> int:
     """Percent of the requests for the canary."""
     canary = team.status("modeldeployment", NAME).get("canary") or {}
@@ -40,8 +41,8 @@ def weight(team: Team) -> int:
 
 def first_model(team: Team) -> None:
     """From kubectl apply to right answers with their reasons."""
-    team.train(NAME, "insects")
-    team.deploy(NAME, NAME, rollout=CANARY)
+    where = ("--namespace", team.namespace.name)
+    team.namespace.kubectl("apply", "--server-side", f"--filename={EXAMPLE}", *where)
     model = team.trained(NAME)
     assert model["verified"] is True
     team.wait_for("modeldeployment", NAME, "Ready", SECONDS, status="True")
@@ -75,6 +76,8 @@ def better_model(team: Team, at_weight: AtWeight = lambda weight: None) -> None:
         verified = time.monotonic()
         for percent in WEIGHTS:
             wait_for(partial(_weighs, team, percent), f"{percent} % for the canary", SECONDS)
+            if percent == WEIGHTS[0]:
+                started = _start_seconds(team, canary(team))
             at_weight(percent)
             begun = time.monotonic() + 1
             wait_for(partial(_left, team, percent), f"the end of {percent} %", SECONDS)
@@ -84,7 +87,9 @@ def better_model(team: Team, at_weight: AtWeight = lambda weight: None) -> None:
         wait_for(lambda: team.namespace.find("inferenceservice", old) is None, "the old one is gone", SECONDS)
         promoted = time.monotonic()
         time.sleep(3)
-    print(f"verified -> first request on the canary: {load.first(new) - verified:.1f} s")
+    waited = load.first(new) - verified
+    print(f"verified -> first request on the canary: {waited:.1f} s, {waited / started:.1f} times")
+    print(f"the {started:.0f} s of its pod from created to ready, which Kubernetes tells in whole seconds")
     assert load.failures == []
     for percent, (begun, ended) in marks.items():
         share, asked = 100 * load.share(new, begun, ended), load.sent(begun, ended)
@@ -93,6 +98,35 @@ def better_model(team: Team, at_weight: AtWeight = lambda weight: None) -> None:
         bound = 400 * math.sqrt(percent / 100 * (1 - percent / 100) / asked)
         assert abs(share - percent) < bound, load.served
     assert load.share(new, promoted, time.monotonic()) == 1.0
+
+
+def taken_back(team: Team) -> None:
+    """A revision on its way is given up by hand, and then the one that serves is."""
+    serving = stable(team)
+    steps = [{"weight": 50, "holdSeconds": 600}]
+    with Load(team, NAME) as load:
+        changes = {"rollout": {**CANARY, "steps": steps}, "compute": {"cpu": "190m"}}
+        team.merge("modeldeployment", NAME, {"spec": changes})
+        wait_for(partial(_weighs, team, 50), "50 % for the canary", SECONDS)
+        given_up = canary(team)
+        time.sleep(5)
+        begun = time.monotonic()
+        print(team.tunesmith("rollback", f"deployment/{NAME}", "--wait"))
+        told = time.monotonic()
+        time.sleep(5)
+        print(f"given up -> last request on the canary: {load.last(given_up) - begun:.2f} s of the command's")
+        print(f"{told - begun:.2f} s, its start included")
+        assert load.share(serving, told, time.monotonic()) == 1.0
+        assert stable(team) == serving
+        begun = time.monotonic()
+        print(team.tunesmith("rollback", f"deployment/{NAME}", "--wait", "--timeout", "180"))
+        told = time.monotonic()
+        time.sleep(5)
+    before = stable(team)
+    print(f"turned down -> the one before has all requests: {load.last(serving) - begun:.1f} s")
+    assert before not in (serving, given_up)
+    assert load.share(before, told, time.monotonic()) == 1.0
+    assert load.failures == []
 
 
 def worse_model(team: Team) -> None:
@@ -131,3 +165,19 @@ def _weighs(team: Team, percent: int) -> bool:
 
 def _left(team: Team, percent: int) -> bool:
     return weight(team) != percent
+
+
+def _start_seconds(team: Team, revision: str) -> float:
+    """From when a revision's first pod was created until it was ready."""
+    where = ("--namespace", team.namespace.name, f"--selector=tunesmith.dev/revision={revision}")
+    pods = team.namespace.kubectl.json("get", "pods", *where)["items"]
+    return min(
+        (_time(one["lastTransitionTime"]) - _time(pod["metadata"]["creationTimestamp"])).total_seconds()
+        for pod in pods
+        for one in pod["status"]["conditions"]
+        if one["type"] == "Ready"
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

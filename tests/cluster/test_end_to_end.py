@@ -18,6 +18,10 @@ def test_a_second_model_takes_over_step_by_step_and_no_request_is_lost(team: Tea
     scenarios.better_model(team)
 
 
+def test_a_revision_is_given_up_by_hand_and_then_the_one_before_serves_again(team: Team) -> None:
+    scenarios.taken_back(team)
+
+
 def test_a_worse_model_is_rejected_by_what_people_say_was_true(team: Team) -> None:
     scenarios.worse_model(team)
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.machine_state import Snapshot, snapshot
+from tests.cluster.namespaces import Namespace, pod
+from tests.testbed.addons.images import HELLO, archives
 from tests.testbed.kube_api import wait_for
-from tests.testbed.node import Node, NodeError, commands, machine, take_down
+from tests.testbed.node import Node, NodeError, commands, image_store, machine, take_down
 from tests.testbed.node.addresses import ADDRESS
+from tests.testbed.node.containerd import SOCKET
 from tests.testbed.node.processes import Processes
 
 
@@ -75,6 +78,29 @@ def test_up_starts_anew_where_something_ended(folder: Path) -> None:
     node.processes.stop("scheduler")
     assert not node.healthy()
     assert Node.up(folder).healthy()
+
+
+def test_next_node_has_the_images_of_the_one_before_and_none_of_its_containers(folder: Path) -> None:
+    node = Node.up(folder)
+    node.images.bring(HELLO.name, archives()[HELLO])
+    namespace = Namespace.create(node.kubectl, "earlier")
+    namespace.apply(pod("lasting", "rest"))
+    namespace.container_state("lasting", "running")
+    assert len(containers_of(node, "lasting")) == 2, "its own and its sandbox's"
+    node.down()
+    with image_store.without_node(node.commands) as images:
+        assert images.has(HELLO.name)
+    again = Node.up(folder)
+    assert again.images.has(HELLO.name)
+    wait_for(lambda: not containers_of(again, "lasting"), "the kubelet has thrown them away", 150)
+
+
+def containers_of(node: Node, name: str) -> list[str]:
+    """What the container runtime holds of a pod, running or not."""
+    those = f'labels."io.kubernetes.pod.name"=={name}'
+    command = [node.commands["ctr"], "--address", str(SOCKET), "--namespace", "k8s.io", "containers", "list"]
+    done = subprocess.run([*command, "--quiet", those], check=True, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def test_folder_with_files_of_somebody_else_is_refused_and_kept(folder: Path) -> None:

@@ -44,7 +44,7 @@ def test_node_runs_the_version_that_the_control_plane_has(node: Node) -> None:
 
 
 def test_job_of_an_imported_image_completes(node: Node, namespace: Namespace) -> None:
-    assert node.has_image(ERRAND)
+    assert node.images.has(ERRAND)
     namespace.run_job("errand", "exit", "0")
 
 

@@ -13,7 +13,7 @@ from tests.testbed.addons import install as addons
 from tests.testbed.addons import tunesmith
 from tests.testbed.debian import NotToBeHad
 from tests.testbed.go_commands import cache_folder
-from tests.testbed.node import CannotRun, Node, NodeError, Say, commands, requirements, take_down
+from tests.testbed.node import CannotRun, Node, NodeError, Say, commands, image_store, requirements, take_down
 from tests.testbed.node.machine import Busy
 from tests.testbed.steps import Step
 
@@ -38,9 +38,13 @@ class Progress:
 def prepare(say: Say) -> None:
     """Build and fetch everything, so that nothing of it is left to `up`."""
     requirements.provide(say)
-    commands.build(say)
+    built = commands.build(say)
     for step in STEPS:
         step.prepare(say)
+    if Node.find() is None:
+        with image_store.without_node(built) as store:
+            for step in STEPS:
+                step.bring(store, say)
 
 
 def up(folder: Path, say: Say) -> Node:

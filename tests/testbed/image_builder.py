@@ -53,7 +53,7 @@ def archive(image: Image, say: Callable[[str], None] = lambda line: None) -> Pat
         BuilderMissing: there is no builder, and none can be installed.
         RuntimeError: a step failed; holds the end of its output.
     """
-    target = folder() / f"{image}-{key(image)}.tar"
+    target = archive_path(image)
     if target.exists():
         return target
     with builder(say):
@@ -65,10 +65,24 @@ def archive(image: Image, say: Callable[[str], None] = lambda line: None) -> Pat
             zstd = ("--compression-format=zstd", "--compression-level=1")
             buildah("push", "--quiet", *zstd, name(image), f"oci-archive:{unfinished}:{name(image)}")
             unfinished.rename(target)
-            for older in folder().glob(f"{image}-*.tar"):
-                if older != target:
-                    older.unlink()
+            _forget_older(image)
     return target
+
+
+def archive_path(image: Image) -> Path:
+    """Where an image's archive lies, once it is built."""
+    return folder() / f"{image}-{key(image)}.tar"
+
+
+def _forget_older(image: Image) -> None:
+    """Remove archives and images of other contents; layers that this one shares with them stay."""
+    for older in folder().glob(f"{image}-*.tar"):
+        if older != archive_path(image):
+            older.unlink()
+    repository, _, tag = name(image).partition(":")
+    tags = buildah("images", "--noheading", "--format={{.Tag}}", f"--filter=reference={repository}").split()
+    for other in set(tags) - {tag}:
+        buildah("rmi", f"{repository}:{other}")
 
 
 def folder() -> Path:

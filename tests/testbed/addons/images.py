@@ -35,19 +35,20 @@ HELLO = Named(f"{REGISTRY}/hello", "1")
 _SCRATCH_SPACE = {"/tmp": Content(None, 0o1777)}
 
 
-def archives(say: Callable[[str], None] = lambda line: None) -> list[Path]:
-    """An archive of each image, made on the first call on a machine; other content has another name."""
+def archives(say: Callable[[str], None] = lambda line: None) -> dict[Named, Path]:
+    """An archive of each image, made on the first call on a machine; other content has another file name."""
     commands = {
         name: go_commands.build(name, say=say) / command
         for name, command in (("kserve", "manager"), ("envoy_gateway", "envoy-gateway"), ("hello", "hello"))
     }
     proxy = tools.envoy()
-    return [
-        _archive(KSERVE, "/manager", {"/manager": commands["kserve"]}),
-        _archive(ENVOY_GATEWAY, *_in_path(commands["envoy_gateway"])),
-        _archive(ENVOY, "/usr/local/bin/envoy", {"/usr/local/bin/envoy": proxy, **shared_libraries(proxy)}),
-        _archive(HELLO, *_in_path(commands["hello"])),
-    ]
+    proxy_files = {"/usr/local/bin/envoy": proxy, **shared_libraries(proxy)}
+    return {
+        KSERVE: _archive(KSERVE, "/manager", {"/manager": commands["kserve"]}),
+        ENVOY_GATEWAY: _archive(ENVOY_GATEWAY, *_in_path(commands["envoy_gateway"])),
+        ENVOY: _archive(ENVOY, "/usr/local/bin/envoy", proxy_files),
+        HELLO: _archive(HELLO, *_in_path(commands["hello"])),
+    }
 
 
 def kuberay(say: Callable[[str], None] = lambda line: None) -> Path:

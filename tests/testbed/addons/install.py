@@ -7,6 +7,7 @@ from tests.testbed.addons import envoy_gateway, images, kserve, store
 from tests.testbed.kube_api import wait_for
 from tests.testbed.kubectl import Kubectl, KubectlFailed
 from tests.testbed.node import Node, Say
+from tests.testbed.node.image_store import ImageStore
 from tests.testbed.steps import Step
 
 GATEWAY_ADDRESS = "10.96.0.80"
@@ -17,7 +18,7 @@ def install(node: Node, say: Say = lambda line: None) -> None:
     """Bring a ready node to the state where models are served; what is there already stays as it is."""
     with ThreadPoolExecutor() as pool:
         storing = pool.submit(store.start, node.folder)
-        importing = pool.submit(import_images, node, say)
+        importing = pool.submit(bring_images, node.images, say)
         defining = pool.submit(define, node.kubectl)
         importing.result()
         defining.result()
@@ -39,15 +40,10 @@ def prepare(say: Say = lambda line: None) -> None:
     kserve.crds()
 
 
-def import_images(node: Node, say: Say = lambda line: None) -> None:
-    """Import what this node has not imported yet."""
-    marks = node.folder / "imported"
-    marks.mkdir(exist_ok=True)
-    for archive in images.archives(say):
-        mark = marks / archive.name
-        if not mark.exists():
-            node.import_image(archive)
-            mark.touch()
+def bring_images(store: ImageStore, say: Say = lambda line: None) -> None:
+    """Import those that are not there yet."""
+    for image, archive in images.archives(say).items():
+        store.bring(image.name, archive)
 
 
 def define(kubectl: Kubectl) -> None:
@@ -65,4 +61,4 @@ def _established(kubectl: Kubectl) -> bool:
     return False
 
 
-STEP = Step("KServe, the gateway and S3", install, prepare)
+STEP = Step("KServe, the gateway and S3", install, prepare, bring_images)

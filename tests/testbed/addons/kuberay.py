@@ -15,8 +15,7 @@ MANAGER = "kuberay-operator"
 
 def install(node: Node, say: Say = lambda line: None) -> None:
     """Install it, CRDs included, or do nothing where it is there; returns when it runs."""
-    if not node.has_image(images.KUBERAY.name):
-        node.import_image(images.kuberay(say))
+    node.images.bring(images.KUBERAY.name, images.kuberay(say))
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     node.kubectl.apply(namespace(NAMESPACE, **restricted), *map(_mended, documents(_kustomized())))
     node.kubectl("rollout", "status", f"deployment/{MANAGER}", f"--namespace={NAMESPACE}", "--timeout=110s")

@@ -1,11 +1,13 @@
 """Tunesmith itself, from the images and the chart of this repository."""
 
 import json
+from collections.abc import Mapping
 
 from tests.testbed import image_builder
 from tests.testbed.addons import envoy_gateway
 from tests.testbed.installation import CHART, NAMESPACE, RELEASE, run_helm, set_values
 from tests.testbed.node import Node, Say
+from tests.testbed.node.image_store import ImageStore, brought
 from tests.testbed.steps import Step
 
 DOMAIN = "models.test"
@@ -13,19 +15,22 @@ ROLLOUT_SECONDS = 180
 
 
 def prepare(say: Say) -> None:
-    """Build the images."""
+    """Build the images that were not imported yet."""
     for image in image_builder.IMAGES:
-        image_builder.archive(image, say)
+        if not brought(image_builder.archive_path(image).name):
+            image_builder.archive(image, say)
 
 
-def import_images(node: Node, say: Say) -> None:
-    """Import those that this node does not have."""
+def bring_images(store: ImageStore, say: Say) -> None:
+    """Import those that are not there yet, in the place of older ones; their archives go."""
     for image in image_builder.IMAGES:
         name = image_builder.name(image)
-        if not node.has_image(name):
+        if not store.has(name):
             archive = image_builder.archive(image, say)
             say(f"Importing {name}")
-            node.import_image(archive)
+            store.bring(name, archive)
+            store.forget_others(name)
+            archive.unlink()
 
 
 def values() -> dict[str, object]:
@@ -44,14 +49,19 @@ def values() -> dict[str, object]:
 
 def install(node: Node, say: Say) -> None:
     """As users do, with Helm; returns when both operators are ready."""
-    import_images(node, say)
+    bring_images(node.images, say)
     pod_security = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace"}
     node.kubectl(
         *("apply", "--server-side", "--filename=-"),
         stdin=json.dumps(namespace | {"metadata": {"name": NAMESPACE, "labels": pod_security}}),
     )
-    flags = (f"--namespace={NAMESPACE}", *set_values(values()))
+    release(node, values())
+
+
+def release(node: Node, wanted: Mapping[str, object]) -> None:
+    """Install the chart with these values, or change what is there to them; returns when it runs so."""
+    flags = (f"--namespace={NAMESPACE}", *set_values(wanted))
     home = node.folder / "helm"
     run_helm("upgrade", "--install", RELEASE, str(CHART), *flags, home=home, kubeconfig=node.kubeconfig)
     node.kubectl(
@@ -59,4 +69,4 @@ def install(node: Node, say: Say) -> None:
     )
 
 
-STEP = Step("Tunesmith", install, prepare)
+STEP = Step("Tunesmith", install, prepare, bring_images)

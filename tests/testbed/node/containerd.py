@@ -1,25 +1,19 @@
-"""The container runtime: its configuration, its network plugins, and the images that it has."""
+"""The container runtime: its configuration and its network plugins."""
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.testbed.node import image_store
 from tests.testbed.node.addresses import ADDRESS, BRIDGE, FIRST_POD, LAST_POD, PODS
 from tests.testbed.node.commands import Commands
+from tests.testbed.node.image_store import UNUSED_PLUGINS, ImageStore
 from tests.testbed.node.images import PAUSE
 from tests.testbed.node.machine import RUN
 
 SOCKET = RUN / "containerd.sock"
 NOWHERE = "http://127.0.0.1:9"
 """Where images would be pulled from: nobody answers there, so an absent image is an error at once."""
-IMPORT_SECONDS = 900
-UNUSED = (
-    # Where mkfs.erofs is missing the erofs differ fails, and with it, unsaid, all of the CRI.
-    *("differ.v1.erofs", "mount-handler.v1.erofs", "snapshotter.v1.erofs"),
-    *("snapshotter.v1.blockfile", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs"),
-    "nri.v1.nri",
-)
 
 
 @dataclass(frozen=True)
@@ -48,29 +42,14 @@ class Containerd:
         networks.mkdir(exist_ok=True)
         (networks / "tunesmith.conflist").write_text(json.dumps(network_list()))
 
-    def answers(self) -> bool:
-        return SOCKET.exists() and self._ctr("version").returncode == 0
-
-    def import_image(self, archive: Path) -> None:
-        """Make an archive's image known to the node (OCI or docker layout)."""
-        done = self._ctr("images", "import", str(archive))
-        if done.returncode:
-            raise RuntimeError(f"{archive} cannot be imported: {done.stderr.strip()[-1_000:]}")
-
-    def has_image(self, name: str) -> bool:
-        """Whether the node would start a container of this image without pulling it."""
-        done = self._ctr("images", "list", "--quiet", f"name=={name}")
-        if done.returncode:
-            raise RuntimeError(f"The images cannot be listed: {done.stderr.strip()[-1_000:]}")
-        return name in done.stdout.split()
-
-    def _ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [self.commands["ctr"], "--address", str(SOCKET), "--namespace", "k8s.io", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    @property
+    def images(self) -> ImageStore:
+        return ImageStore(self.commands, SOCKET)
 
     def _configuration(self) -> str:
-        disabled = ", ".join(f"'io.containerd.{one}'" for one in UNUSED)
+        disabled = ", ".join(f"'io.containerd.{one}'" for one in UNUSED_PLUGINS)
         return f"""version = 4
+root = '{image_store.root()}'
 disabled_plugins = [{disabled}]
 
 [plugins.'io.containerd.server.v1.grpc']

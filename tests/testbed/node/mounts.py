@@ -17,7 +17,6 @@ FIXED_PLACES = (
     "/run/containerd",
     "/run/netns",
     "/var/lib/cni",
-    "/var/lib/containerd",
     "/var/lib/kubelet",
     "/var/log/containers",
     "/var/log/pods",

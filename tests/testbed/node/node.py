@@ -11,7 +11,6 @@ from tests.testbed.kubectl import Kubectl
 from tests.testbed.node import commands as node_commands
 from tests.testbed.node import (
     control_plane,
-    images,
     kubelet,
     leftovers,
     machine,
@@ -19,10 +18,12 @@ from tests.testbed.node import (
     network,
     requirements,
 )
+from tests.testbed.node import images as node_images
 from tests.testbed.node.addresses import ADDRESS, BRIDGE, NODE
 from tests.testbed.node.commands import Commands
 from tests.testbed.node.containerd import Containerd
 from tests.testbed.node.control_plane import kubeconfig_of
+from tests.testbed.node.image_store import ImageStore
 from tests.testbed.node.processes import Processes
 
 Say = Callable[[str], None]
@@ -107,13 +108,10 @@ class Node:
     def containerd(self) -> Containerd:
         return Containerd(self.folder, self.commands)
 
-    def import_image(self, archive: Path) -> None:
-        """Make an archive's image known to the node (OCI or docker layout)."""
-        self.containerd.import_image(archive)
-
-    def has_image(self, name: str) -> bool:
-        """Whether the node has an image under this full name."""
-        return self.containerd.has_image(name)
+    @property
+    def images(self) -> ImageStore:
+        """The images that pods can be started from."""
+        return self.containerd.images
 
     def healthy(self) -> bool:
         """Whether everything runs and the node is ready."""
@@ -141,7 +139,7 @@ class Node:
         for name in ("etcd", "apiserver", "containerd"):
             self._run(name, lines[name])
         self._wait("the API server is ready", self._api_ready, "etcd", "apiserver")
-        self._wait("the container runtime answers", self.containerd.answers, "containerd")
+        self._wait("the container runtime answers", self.images.answers, "containerd")
         before = self._heartbeat()
         for name in ("controllers", "scheduler", "kubelet", "proxy"):
             self._run(name, lines[name])
@@ -169,10 +167,10 @@ class Node:
         lines = self._command_lines()
         for name in ("etcd", "apiserver", "containerd"):
             self._run(name, lines[name])
-        archives = images.write_all(self.commands, self.folder / "images")
-        self._wait("the container runtime answers", self.containerd.answers, "containerd")
+        archives = node_images.write_all(self.commands, self.folder / "images")
+        self._wait("the container runtime answers", self.images.answers, "containerd")
         for archive in archives:
-            self.import_image(archive)
+            self.images.bring_anew(archive)
         self._wait("the API server is ready", self._api_ready, "etcd", "apiserver")
         say("API server ready")
         for name in ("controllers", "scheduler", "kubelet", "proxy"):
