@@ -16,6 +16,9 @@ from tests.testbed.control_plane import binaries
 from tests.testbed.kubectl import Kubectl
 from tests.testbed.node import CannotRun, Node, requirements, take_down
 
+# So that a scenario that fails says what it saw.
+pytest.register_assert_rewrite("tests.cluster.scenarios")
+
 HERE = Path(__file__).parent
 _NUMBERS = itertools.count(1)
 

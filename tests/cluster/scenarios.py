@@ -55,6 +55,14 @@ def first_model(team: Team) -> None:
     )
     assert right >= 16
     assert {answer.headers["x-tunesmith-model-digest"] for answer in answers} == {model["digest"]}
+    said = team.tunesmith(
+        *("predict", f"deployment/{NAME}", str(asked[0].path), "--top=1"),
+        *("--gateway", team.platform.gateway.removeprefix("http://")),
+    )
+    assert answers[0].json()["predictions"][0]["label"] in said
+    told = team.tunesmith("status", f"deployment/{NAME}")
+    assert stable(team) in told
+    print(told)
     explained = team.ask(NAME, asked[0], "explain")
     assert explained.status_code == 200
     assert "explanation" in json.dumps(explained.json())
