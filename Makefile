@@ -84,6 +84,14 @@ test-cluster: $(ENVIRONMENT) ## Only those on a real node (root on Linux; built 
 	@if [ -z "$${KUBECONFIG:-}" ]; then $(BIN)/python -m tests.testbed.cluster prepare; fi
 	$(BIN)/python -m pytest tests/cluster
 
+.PHONY: test-end-to-end
+test-end-to-end: cluster-prepare ## Of these the way from kubectl apply to predictions, as CI runs it
+	$(BIN)/python -m pytest tests/cluster/test_end_to_end.py -s
+
+.PHONY: cluster-prepare
+cluster-prepare: $(ENVIRONMENT) ## Build and fetch what the cluster on this machine is made of
+	@$(BIN)/python -m tests.testbed.cluster prepare
+
 .PHONY: cluster-up
 cluster-up: $(ENVIRONMENT) ## A real cluster on this machine (root on Linux), ready to be used
 	@$(BIN)/python -m tests.testbed.cluster up
