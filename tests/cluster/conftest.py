@@ -24,9 +24,13 @@ _NUMBERS = itertools.count(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave these tests out unless they are asked for: they change the machine for as long as they run."""
+    """Leave these tests out unless they are asked for: they change the machine for as long as they run.
+
+    Those that bring nodes up and take them down come first: a machine carries one, and the others share it.
+    """
     named = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
     if any(path.is_relative_to(HERE) for path in named):
+        items.sort(key=lambda item: item.path != HERE / "test_lifecycle.py")
         return
     left_out = pytest.mark.skip(reason="A cluster changes the machine while it runs: `make test-cluster`.")
     for item in items:

@@ -1,5 +1,6 @@
 """The whole platform on a node, and what a team does with it: photos in S3, two resources, requests."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 from tests.cluster.namespaces import Namespace, Object
 from tests.testbed.addons import install as addons
@@ -124,11 +126,18 @@ class Team:
         target = ("--namespace", self.namespace.name, kind, name)
         self.namespace.kubectl("patch", *target, "--type=merge", f"--patch={json.dumps(change)}")
 
+    @contextlib.contextmanager
+    def client(self) -> Iterator[None]:
+        """The Python client and commands that are started speak to this cluster."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KUBECONFIG", str(self.platform.node.kubeconfig))
+            yield
+
     def tunesmith(self, *arguments: str) -> str:
         """What a command prints."""
         command = [sys.executable, "-m", "tunesmith", *arguments, "--namespace", self.namespace.name]
-        environment = {**os.environ, "KUBECONFIG": str(self.platform.node.kubeconfig)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        with self.client():
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
