@@ -125,6 +125,8 @@ class Node:
     def start(self, name: str) -> None:
         """Start a process of the node that was stopped, with the flags that it had."""
         self._run(name, self._command_lines()[name])
+        if name == "containerd":  # a kubelet that does not find it ends
+            self._wait("the container runtime answers", self.images.answers, name)
 
     def restart(self) -> None:
         """As a machine that loses its power and comes back; returns when the node is ready again.
