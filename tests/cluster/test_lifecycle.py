@@ -59,6 +59,8 @@ def test_start_that_was_killed_in_the_middle_leaves_nothing_after_down(folder: P
     starter.wait()
     assert Processes(folder).all()
     assert take_down() == folder
+    # A kubectl that the starter had just started finds nobody to speak to any more.
+    wait_for(lambda: snapshot(folder)["processes"] == before["processes"], "nothing runs", 30)
     assert_same(before, snapshot(folder))
 
 

@@ -1,5 +1,8 @@
-"""The analysis of a rollout reads from a real Prometheus, which finds the predictors by itself."""
+"""The analysis of a rollout reads from a real Prometheus."""
 
+import contextlib
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,17 +36,35 @@ def operator(platform: Platform) -> Iterator[None]:
     tunesmith.release(platform.node, tunesmith.values())
 
 
-def looks_at_predictors(kubeconfig: Path) -> dict[str, Any]:
-    """A job of Prometheus, as an administrator would write it: pods by a label, at their port `http`."""
-    labels = {"pod_label_app_kubernetes_io_component": "predictor", "pod_container_port_name": "http"}
-    return {
-        "job_name": "predictors",
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig)}],
-        "relabel_configs": [
-            {"source_labels": [f"__meta_kubernetes_{label}"], "regex": value, "action": "keep"}
-            for label, value in labels.items()
-        ],
-    }
+@contextlib.contextmanager
+def listing(team: Team, file: Path) -> Iterator[dict[str, Any]]:
+    """A job of Prometheus for the team's predictors, from a file: Debian's knows no Kubernetes."""
+    over = threading.Event()
+
+    def write() -> None:
+        selector = "--selector=app.kubernetes.io/component=predictor"
+        where = ("--namespace", team.namespace.name, selector)
+        pods = team.namespace.kubectl.json("get", "pods", *where)["items"]
+        targets = [f"{pod['status']['podIP']}:8080" for pod in pods if pod["status"].get("podIP")]
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps([{"targets": targets}]))
+        unfinished.replace(file)
+
+    def keep() -> None:
+        while not over.wait(2):
+            write()
+
+    write()
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield {
+            "job_name": "predictors",
+            "file_sd_configs": [{"files": [str(file)], "refresh_interval": "1s"}],
+        }
+    finally:
+        over.set()
+        thread.join(60)
 
 
 def test_rollout_waits_for_prometheus_and_goes_on_by_what_that_has_read(
@@ -64,7 +85,10 @@ def test_rollout_waits_for_prometheus_and_goes_on_by_what_that_has_read(
 
         wait_for(said, "the missing Prometheus is named", 120)
         assert scenarios.weight(team) == 50
-        with prometheus.running(tmp_path, node.address, looks_at_predictors(node.kubeconfig)) as url:
+        with (
+            listing(team, tmp_path / "predictors.json") as job,
+            prometheus.running(tmp_path, node.address, job) as url,
+        ):
             tunesmith.release(node, {**tunesmith.values(), "prometheus.url": url})
             wait_for(lambda: scenarios.stable(team) not in ("", old), "promoted", 120)
     assert load.failures == []
