@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.testbed.node import image_store
 from tests.testbed.node.addresses import ADDRESS, BRIDGE, FIRST_POD, LAST_POD, PODS
 from tests.testbed.node.commands import Commands
-from tests.testbed.node.image_store import UNUSED_PLUGINS, ImageStore
+from tests.testbed.node.image_store import ImageStore
 from tests.testbed.node.images import PAUSE
 from tests.testbed.node.machine import RUN
 
@@ -47,15 +47,7 @@ class Containerd:
         return ImageStore(self.commands, SOCKET)
 
     def _configuration(self) -> str:
-        disabled = ", ".join(f"'io.containerd.{one}'" for one in UNUSED_PLUGINS)
-        return f"""version = 4
-root = '{image_store.root()}'
-disabled_plugins = [{disabled}]
-
-[plugins.'io.containerd.server.v1.grpc']
-  address = '{SOCKET}'
-[plugins.'io.containerd.server.v1.ttrpc']
-  address = '{SOCKET}.ttrpc'
+        return f"""{image_store.configuration(SOCKET, image_store.UNUSED_PLUGINS)}\
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = '{PAUSE}'
 [plugins.'io.containerd.cri.v1.images'.registry]

@@ -8,7 +8,7 @@ import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ UNUSED_PLUGINS = (
     *("snapshotter.v1.blockfile", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs"),
     "nri.v1.nri",
 )
+KUBERNETES_PLUGINS = ("grpc.v1.cri", "cri.v1.images", "cri.v1.runtime", "sandbox.controller.v1.podsandbox")
+"""For pods, which nothing starts without a node."""
 
 
 def root() -> Path:
@@ -112,7 +114,8 @@ def without_node(commands: Commands) -> Iterator[ImageStore]:
             raise RuntimeError("A node runs, and with it the container runtime that has the images.")
         folder = Path(place)
         store = ImageStore(commands, folder / "socket")
-        (folder / "containerd.toml").write_text(_configuration(folder, store.socket))
+        unused = (*UNUSED_PLUGINS, *KUBERNETES_PLUGINS)
+        (folder / "containerd.toml").write_text(configuration(store.socket, unused, folder / "state"))
         # In mounts of its own: what it unpacks is mounted for a moment.
         command = ["unshare", "--mount", commands["containerd"], "--config", str(folder / "containerd.toml")]
         with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as runs:
@@ -128,13 +131,19 @@ def without_node(commands: Commands) -> Iterator[ImageStore]:
                 runs.terminate()
 
 
-def _configuration(folder: Path, socket: Path) -> str:
-    kubernetes = ("grpc.v1.cri", "cri.v1.images", "cri.v1.runtime", "sandbox.controller.v1.podsandbox")
-    disabled = ", ".join(f"'io.containerd.{one}'" for one in (*UNUSED_PLUGINS, *kubernetes))
+def configuration(socket: Path, unused: Iterable[str], state: Path | None = None) -> str:
+    """The beginning of the configuration of every container runtime that has these images.
+
+    Args:
+        socket: where it listens.
+        unused: plugins, without the part of their names that is always the same.
+        state: the folder of what runs, where it is not the fixed one.
+    """
+    disabled = ", ".join(f"'io.containerd.{one}'" for one in unused)
+    place = f"state = '{state}'\n" if state else ""
     return f"""version = 4
 root = '{root()}'
-state = '{folder / "state"}'
-disabled_plugins = [{disabled}]
+{place}disabled_plugins = [{disabled}]
 
 [plugins.'io.containerd.server.v1.grpc']
   address = '{socket}'
