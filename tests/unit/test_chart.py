@@ -22,6 +22,8 @@ from tests.testbed.installation import (
 )
 from tests.testbed.kube_api import Object
 
+from tunesmith_operator.main import main
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 KSERVE = ("--api-versions", "serving.kserve.io/v1alpha1")
 OPERATOR_IMAGE = "tunesmith/operator:0.1.0"
@@ -162,6 +164,16 @@ def test_prometheus_is_told_to_the_operator() -> None:
     url = "http://prometheus.monitoring:9090"
     assert f"--prometheus={url}" in container(rendered({"prometheus.url": url}))["args"]
     assert not [one for one in container(rendered())["args"] if one.startswith("--prometheus")]
+
+
+@pytest.mark.parametrize(
+    "url", ["prometheus:9090", "file:///etc/passwd", "http://me:secret@prometheus", "http://p?a"]
+)
+def test_url_that_is_none_of_a_prometheus_is_refused_by_chart_and_operator(url: str) -> None:
+    with pytest.raises(Refused, match="prometheus"):
+        rendered({"prometheus.url": url})
+    with pytest.raises(SystemExit):
+        main(["--trainer-image=trainer", f"--prometheus={url}"])
 
 
 def test_operator_of_some_namespaces_may_read_the_gateway_in_another() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import random
 from collections import Counter
@@ -277,7 +278,20 @@ def test_answer_of_prometheus_that_makes_no_sense_is_no_counts(name: str, value:
         read_answer(answer.encode(), [replace(pod("p", age=0), address="10.0.0.1")])
 
 
-@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]", b'{"data": {"result": [1]}}'])
+def test_pod_that_two_jobs_of_prometheus_look_at_is_counted_once() -> None:
+    def sample(job: str, value: str) -> dict[str, object]:
+        name = {"__name__": "tunesmith_requests_total", "verb": "predict", "code": "200"}
+        return {"metric": {**name, "job": job, "instance": "10.0.0.1:8080"}, "value": [1, value]}
+
+    answer = json.dumps({"data": {"result": [sample("annotations", "7"), sample("monitor", "9")]}})
+    found = read_answer(answer.encode(), [replace(pod("p", age=0), address="10.0.0.1")])
+    assert found["p"].requests == {"200": 9.0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>", b"{}", b"[]", b'{"data": {"result": [1]}}', b'{"data": {"result": [{"metric": []}]}}'],
+)
 def test_answer_that_is_none_of_prometheus_is_no_counts(answer: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
         read_answer(answer, [])

@@ -139,17 +139,24 @@ def _query(pods: Sequence[PredictorPod]) -> str:
 def read_answer(text: bytes, pods: Iterable[PredictorPod]) -> dict[str, Counts]:
     """Understand a vector that Prometheus answers: what each of these pods has counted, by its uid.
 
+    A pod that two jobs of Prometheus look at is counted once, by the one that has seen more.
+
     Raises:
         ValueError: it is no such answer, or counts what cannot be counted.
     """
-    samples: defaultdict[str, list[Sample]] = defaultdict(list)
+    samples: defaultdict[str, defaultdict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     try:
         for one in json.loads(text)["data"]["result"]:
             labels = one["metric"]
-            samples[labels["instance"]].append(Sample(labels["__name__"], labels, float(one["value"][1])))
-    except (KeyError, TypeError, IndexError) as error:
+            sample = Sample(labels["__name__"], labels, float(one["value"][1]))
+            samples[labels["instance"]][labels.get("job", "")].append(sample)
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"it is no vector: {error!r}") from error
-    return {pod.uid: count(samples[address_of(pod)]) for pod in pods if address_of(pod) in samples}
+    return {
+        pod.uid: max(map(count, samples[address_of(pod)].values()), key=lambda counts: counts.answered)
+        for pod in pods
+        if address_of(pod) in samples
+    }
 
 
 def read_text(text: str) -> Counts:
