@@ -80,8 +80,7 @@ test-controlplane: $(ENVIRONMENT) ## Only those with a real kube-apiserver, whic
 	$(BIN)/python -m pytest tests/controlplane
 
 .PHONY: test-cluster
-test-cluster: $(ENVIRONMENT) ## Only those on a real node (root on Linux; built the first time), or on KUBECONFIG's
-	@if [ -z "$${KUBECONFIG:-}" ]; then $(BIN)/python -m tests.testbed.cluster prepare; fi
+test-cluster: cluster-prepare ## Only those on a real node (root on Linux; built the first time), or on KUBECONFIG's
 	$(BIN)/python -m pytest tests/cluster
 
 .PHONY: test-end-to-end
@@ -90,7 +89,8 @@ test-end-to-end: cluster-prepare ## Of these the way from kubectl apply to predi
 
 .PHONY: cluster-prepare
 cluster-prepare: $(ENVIRONMENT) ## Build and fetch what the cluster on this machine is made of
-	@$(BIN)/python -m tests.testbed.cluster prepare
+	@if [ -z "$${KUBECONFIG:-}" ]; then $(BIN)/python -m tests.testbed.cluster prepare; \
+	else echo "Nothing is built: KUBECONFIG names a cluster, $$KUBECONFIG"; fi
 
 .PHONY: cluster-up
 cluster-up: $(ENVIRONMENT) ## A real cluster on this machine (root on Linux), ready to be used
