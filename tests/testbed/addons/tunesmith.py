@@ -30,7 +30,7 @@ def bring_images(store: ImageStore, say: Say) -> None:
             say(f"Importing {name}")
             store.bring(name, archive)
             store.forget_others(name)
-            archive.unlink()
+            archive.unlink(missing_ok=True)
 
 
 def values() -> dict[str, object]:

@@ -15,6 +15,7 @@ PACKAGES = {
     "nft": "nftables",
     "mount": "mount",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "setsid": "util-linux",
     "unshare": "util-linux",
 }
