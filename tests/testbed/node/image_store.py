@@ -116,8 +116,8 @@ def without_node(commands: Commands) -> Iterator[ImageStore]:
         store = ImageStore(commands, folder / "socket")
         unused = (*UNUSED_PLUGINS, *KUBERNETES_PLUGINS)
         (folder / "containerd.toml").write_text(configuration(store.socket, unused, folder / "state"))
-        # In mounts of its own, as what it unpacks is mounted for a moment. It ends with this process, however that
-        # ends: otherwise it would keep the next node's from the images.
+        # In mounts of its own, as what it unpacks is mounted for a moment. However this process ends, it does
+        # too: otherwise it would keep the next node's from the images.
         command = [*("setpriv", "--pdeathsig", "TERM", "unshare", "--mount"), commands["containerd"]]
         command += ["--config", str(folder / "containerd.toml")]
         with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as runs:
