@@ -63,7 +63,7 @@ def test_a_revision_is_fetched_with_credentials_that_the_server_does_not_see(
     (fetch,) = predictor["initContainers"]
     keys = {one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in fetch["env"]}
     assert keys["AWS_SECRET_ACCESS_KEY"] == "store"
-    (serve,) = predictor["containers"]
+    serve = predictor["model"]
     assert "env" not in serve
     assert f"--digest=sha256:{'a' * 64}" in fetch["args"]
     assert f"--digest=sha256:{'a' * 64}" in serve["args"]
@@ -189,13 +189,13 @@ def test_what_others_change_or_delete_is_put_back(serving: Serving, namespace: s
     wait_for(lambda: serving.route(namespace) == {f"{revision}-predictor": 100}, "the route is there again")
     changed = api.get(INFERENCE_SERVICE, namespace, revision)
     assert changed is not None
-    changed["spec"]["predictor"]["containers"][0]["image"] = "somebody/else:1"
+    changed["spec"]["predictor"]["model"]["image"] = "somebody/else:1"
     api.put(INFERENCE_SERVICE.path(namespace, revision), changed)
 
     def put_back() -> bool:
         found = api.get(INFERENCE_SERVICE, namespace, revision) or {}
-        containers = found.get("spec", {}).get("predictor", {}).get("containers", [{}])
-        return bool(containers[0].get("image") == "tunesmith/predictor:test")
+        model = found.get("spec", {}).get("predictor", {}).get("model", {})
+        return bool(model.get("image") == "tunesmith/predictor:test")
 
     wait_for(put_back, "the InferenceService is put back")
     uid = (api.get(INFERENCE_SERVICE, namespace, revision) or {})["metadata"]["uid"]

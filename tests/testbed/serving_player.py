@@ -1,6 +1,6 @@
 """Plays KServe and a gateway before a real API server, as tests direct: their objects, not their traffic.
 
-Of an InferenceService with containers comes a Deployment and a Service, as KServe 0.20 makes them in Standard
+Of an InferenceService for our runtime comes a Deployment and a Service, as KServe 0.20 makes them in Standard
 mode; the real controllers make pods of the Deployment. HTTPRoutes are accepted, and predictions through the
 gateway's address are answered as the route says. The real ones are in tests/cluster.
 """
@@ -17,10 +17,14 @@ from tests.testbed.go_commands import sources
 from tests.testbed.kube_api import Api, Object, wait_for
 
 from tunesmith_operator.kinds import DEPLOYMENT, GATEWAY, HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Kind
+from tunesmith_operator.model_deployment.children import RUNTIME
+from tunesmith_operator.model_deployment.pods import SERVE
 
 GATEWAY_NAMESPACE, GATEWAY_NAME, DOMAIN = "gateways", "public", "models.test"
 LOOK_SECONDS = 0.1
 _ADDRESS = "127.78.0.1"
+_OF_THE_MODEL = {"modelFormat", "protocolVersion", "runtime", "runtimeVersion", "storage", "storageUri"}
+"""What a model has besides what any container has."""
 _NOW = "2026-01-01T00:00:00Z"
 
 
@@ -102,7 +106,7 @@ class ServingPlayer:
             with contextlib.suppress(httpx.HTTPError, OSError):
                 for service in self._api.list(INFERENCE_SERVICE, ""):
                     going = service["metadata"].get("deletionTimestamp")
-                    ours = "containers" in service["spec"]["predictor"]
+                    ours = service["spec"]["predictor"].get("model", {}).get("runtime") == RUNTIME
                     if ours and not going and not self.hold(service):
                         self._serve(service)
             with contextlib.suppress(httpx.HTTPError, OSError):
@@ -129,11 +133,12 @@ class ServingPlayer:
             if present["spec"]["replicas"] != replicas:
                 self._api.merge(DEPLOYMENT, namespace, name, {"spec": {"replicas": replicas}})
             return
+        container = {key: value for key, value in predictor["model"].items() if key not in _OF_THE_MODEL}
         pod = {
             "metadata": {"labels": labels},
             "spec": {
                 "initContainers": predictor["initContainers"],
-                "containers": predictor["containers"],
+                "containers": [{"name": SERVE, **container}],
                 "volumes": predictor["volumes"],
                 "terminationGracePeriodSeconds": predictor["terminationGracePeriodSeconds"],
             },

@@ -11,6 +11,7 @@ from tunesmith_api.reasons import Reason
 from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import HTTP_ROUTE, SERVICE
 from tunesmith_operator.model_deployment.children import (
+    RUNTIME,
     http_route,
     inference_service,
     mark_of,
@@ -18,7 +19,12 @@ from tunesmith_operator.model_deployment.children import (
     stable_service,
 )
 from tunesmith_operator.model_deployment.decide import DRAIN_SECONDS, decide
-from tunesmith_operator.model_deployment.observe import package_of, parse_gateway, parse_route
+from tunesmith_operator.model_deployment.observe import (
+    package_of,
+    parse_gateway,
+    parse_revision,
+    parse_route,
+)
 from tunesmith_operator.model_deployment.observed import (
     Child,
     Observed,
@@ -28,7 +34,8 @@ from tunesmith_operator.model_deployment.observed import (
     Route,
     Workload,
 )
-from tunesmith_operator.model_deployment.pods import parse_pod, trouble
+from tunesmith_operator.model_deployment.pods import FETCH, parse_pod, trouble
+from tunesmith_operator.model_deployment.verdict import trouble_of
 from tunesmith_operator.obstacles import Conflict
 from tunesmith_operator.plan import Change, Ensure, Plan, Remove
 from tunesmith_operator.settings import Settings
@@ -294,7 +301,10 @@ def test_an_inference_service_holds_no_secret_where_it_serves_and_is_restricted(
     predictor = body["spec"]["predictor"]
     (fetch,) = predictor["initContainers"]
     assert {one["valueFrom"]["secretKeyRef"]["name"] for one in fetch["env"]} == {"store"}
-    (serve,) = predictor["containers"]
+    serve = predictor["model"]
+    assert "containers" not in predictor
+    assert serve["runtime"] == RUNTIME
+    assert serve["storageUri"] == A.uri
     assert "env" not in serve
     assert serve["securityContext"] == fetch["securityContext"]
     assert fetch["securityContext"]["readOnlyRootFilesystem"] is True
@@ -400,16 +410,12 @@ def ended(name: str, code: int, said: str, reason: str = "Error") -> dict[str, A
     ("status", "reason", "words"),
     [
         (
-            {
-                "initContainerStatuses": [
-                    ended("fetch-model", 27, "DigestMismatch: It is another. Publish it.")
-                ]
-            },
+            {"initContainerStatuses": [ended(FETCH, 27, "DigestMismatch: It is another. Publish it.")]},
             Reason.DIGEST_MISMATCH,
             "It is another. Publish it.",
         ),
         (
-            {"initContainerStatuses": [ended("fetch-model", 14, "StoreUnreachable: No answer.")]},
+            {"initContainerStatuses": [ended(FETCH, 14, "StoreUnreachable: No answer.")]},
             Reason.STORE_UNREACHABLE,
             "No answer.",
         ),
@@ -466,3 +472,19 @@ def test_what_keeps_a_predictor_is_told(status: dict[str, Any], reason: Reason, 
 def test_a_ready_pod_has_no_trouble() -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     assert trouble((parse_pod(pod(**ready, containerStatuses=[ended("kserve-container", 1, "")])),)) is None
+
+
+@pytest.mark.parametrize(
+    ("because", "advice"),
+    [("RuntimeNotRecognized", "kubectl apply -k manifests/serving"), ("InvalidPredictorSpec", "controller")],
+)
+def test_what_keeps_kserve_from_running_a_revision_is_told(because: str, advice: str) -> None:
+    body = inference_service(deployment(), "flowers-1", A, SETTINGS)
+    body["metadata"]["creationTimestamp"] = "2026-11-30T12:00:00Z"
+    failure = {"reason": because, "message": "Waiting for runtime to become available"}
+    body["status"] = {"modelStatus": {"lastFailureInfo": failure}}
+    found = trouble_of(parse_revision(body, Child("u", "", True), None, False, ()))
+    assert found is not None
+    assert found.reason is Reason.RUNTIME_MISSING
+    assert failure["message"] in found.message
+    assert advice in found.message

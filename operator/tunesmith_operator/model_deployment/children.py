@@ -21,7 +21,7 @@ from tunesmith_operator.kinds import (
     Object,
 )
 from tunesmith_operator.model_deployment.observed import Package
-from tunesmith_operator.model_deployment.pods import FETCH, SERVE
+from tunesmith_operator.model_deployment.pods import FETCH
 from tunesmith_operator.parts import (
     PVC_ROOT,
     RESTRICTED,
@@ -34,6 +34,8 @@ from tunesmith_operator.parts import (
 from tunesmith_operator.settings import Settings
 
 MODEL_FOLDER = "/mnt/models"
+RUNTIME = "tunesmith"
+"""The ServingRuntime, and the format of models that it is for; of a namespace, or of the cluster."""
 REVISION_LABEL = "tunesmith.dev/revision"
 DIGEST_ANNOTATION, URI_ANNOTATION = "tunesmith.dev/digest", "tunesmith.dev/uri"
 MARK_ANNOTATION = "tunesmith.dev/content"
@@ -89,7 +91,7 @@ def inference_service(
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": restricted_pod(),
         "initContainers": [_fetch(package, settings)],
-        "containers": [_serve(deployment, revision, package, settings)],
+        "model": _serve(deployment, revision, package, settings),
         "volumes": [
             {"name": "model", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
@@ -106,7 +108,10 @@ def inference_service(
 
 
 def _fetch(package: Package, settings: Settings) -> Object:
-    """Brings the package and checks it; the container that serves then needs no credentials."""
+    """Brings the package and checks it; the container that serves then needs no credentials.
+
+    It has the name of KServe's own, which KServe then leaves out.
+    """
     mounts: list[Object] = [
         {"name": "model", "mountPath": MODEL_FOLDER},
         {"name": "tmp", "mountPath": "/tmp"},
@@ -127,10 +132,11 @@ def _fetch(package: Package, settings: Settings) -> Object:
 
 
 def _serve(deployment: ModelDeployment, revision: str, package: Package, settings: Settings) -> Object:
-    """The container that predicts.
+    """The model, with what its container has beyond the ServingRuntime, or instead.
 
-    Written out whole, not left to a ServingRuntime: KServe takes a model without ``storageUri`` for several
-    models and puts its agent beside it, and a runtime that changes would change revisions that never should.
+    KServe makes Deployments anew when a runtime changes. Revisions never should: so whatever decides about a
+    prediction or about a pod's start and end is written here and counts before the runtime's, which adds the
+    port for gRPC, annotations, and what its administrators gave it.
     """
     serving = _serving(deployment)
     arguments = [
@@ -151,10 +157,13 @@ def _serve(deployment: ModelDeployment, revision: str, package: Package, setting
     ready = {"httpGet": {"path": "/v2/health/ready", "port": PREDICTOR_PORT}}
     live = {"httpGet": {"path": "/v2/health/live", "port": PREDICTOR_PORT}}
     return {
-        "name": SERVE,
+        "modelFormat": {"name": RUNTIME},
+        "runtime": RUNTIME,
+        # KServe leaves the fetching to us, but takes a model without an address for several models.
+        "storageUri": package.uri,
         "image": settings.predictor_image,
         "command": ["python", "-m", "tunesmith_predictor"],
-        "args": arguments,
+        "args": arguments,  # they come after the runtime's, and the last one counts
         "ports": [{"name": "http", "containerPort": PREDICTOR_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": compute.cpu or "250m", "memory": memory, **gpus},

@@ -50,6 +50,9 @@ from tunesmith_operator.obstacles import Conflict, belongs_to, conflict_with, is
 from tunesmith_operator.parts import as_written
 from tunesmith_operator.settings import Settings
 
+_NO_RUNTIME = ("RuntimeNotRecognized", "NoSupportingRuntime", "RuntimeDisabled", "RuntimeUnhealthy")
+"""KServe's reasons: it was not found, is none for our format, or was turned off."""
+
 
 class Unreadable(Exception):
     """The resource in the cluster is not what this version's schema allows."""
@@ -234,6 +237,7 @@ def parse_revision(
         minimum=int(predictor.get("minReplicas") or 1),
         maximum=int(predictor.get("maxReplicas") or 1),
         refusal=str(failure.get("message") or "") if workload is None else "",
+        runtime_found=failure.get("reason") not in _NO_RUNTIME,
     )
 
 

@@ -64,6 +64,7 @@ class Revision:
         minimum: of its pods, as its spec says.
         maximum: the same.
         refusal: KServe's own words where it will not make a Deployment of it.
+        runtime_found: not where KServe says that there is no ServingRuntime for it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Revision:
     minimum: int = 1
     maximum: int = 1
     refusal: str = ""
+    runtime_found: bool = True
 
     @property
     def ready(self) -> bool:

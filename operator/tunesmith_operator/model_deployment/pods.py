@@ -8,8 +8,8 @@ from tunesmith_operator.findings import Finding
 from tunesmith_operator.kinds import Object
 from tunesmith_operator.parts import KILLED, PULL_REASONS
 
-FETCH = "fetch-model"
-"""The init container that brings the package."""
+FETCH = "storage-initializer"
+"""KServe's name for the init container that brings the model; this one is ours."""
 SERVE = "kserve-container"
 """KServe's name for the container that predicts."""
 FINAL = frozenset(

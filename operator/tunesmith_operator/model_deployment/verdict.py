@@ -8,7 +8,7 @@ from tunesmith_api.reasons import ModelDeploymentCondition, Reason
 from tunesmith_api.status import Condition, RevisionStatus, with_condition
 from tunesmith_operator.findings import Finding, finding_of
 from tunesmith_operator.kinds import DEPLOYMENT_LABEL
-from tunesmith_operator.model_deployment.children import REVISION_LABEL, host_name
+from tunesmith_operator.model_deployment.children import REVISION_LABEL, RUNTIME, host_name
 from tunesmith_operator.model_deployment.observed import Observed, Revision
 from tunesmith_operator.model_deployment.pods import trouble
 from tunesmith_operator.model_deployment.rollout import Move
@@ -139,6 +139,13 @@ def trouble_of(revision: Revision) -> Finding | None:
     if revision.workload is not None and revision.workload.failure:
         return finding_of(Refusal("Pod", 403, "Forbidden", revision.workload.failure))
     if revision.refusal:
-        message = f"KServe cannot run it: {revision.refusal.rstrip('.')}. Look at KServe's controller."
+        advice = "Look at KServe's controller."
+        if not revision.runtime_found:
+            advice = (
+                f"The cluster has no ServingRuntime {RUNTIME} that works: install the chart with "
+                "serving.enabled=true, or kubectl apply -k manifests/serving; KServe then goes on by itself, "
+                "the later the longer it has waited."
+            )
+        message = f"KServe cannot run it: {revision.refusal.rstrip('.')}. {advice}"
         return Finding(Reason.RUNTIME_MISSING, message)
     return None
