@@ -1,6 +1,8 @@
-"""Takes out of a base image what no running container needs; a step of every Dockerfile in this folder.
+"""Copies a base image to a folder, without what no running container needs; a step of every Dockerfile here.
 
-What installs and builds software goes, so that nobody who gets into a container has it at hand; so do
+To a folder, because not every builder can copy the root of a stage: kaniko takes /proc along, and fails.
+
+What installs and builds software stays behind, so that nobody who gets into a container has it at hand; so do
 manuals and the right to become another user. What remains is Python, its libraries and the shell. Python's
 own modules are compiled in a way that does not look at dates, because two builds must not differ in them.
 """
@@ -10,11 +12,18 @@ import os
 import py_compile
 import shutil
 import stat
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
 USER = 65532
+COPIED = ("bin", "boot", "etc", "home", "lib*", "opt", "root", "sbin", "srv", "usr", "var")
+EMPTY = {"dev": 0o755, "media": 0o755, "mnt": 0o755, "proc": 0o555, "run": 0o755, "sys": 0o555, "tmp": 0o1777}
+"""Where builders and runtimes mount something, with their modes."""
+MOUNTED = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
+"""The same of files: what is in them is the builder's."""
 COMMANDS = (
     *("apt*", "dpkg*", "debconf*", "dnf*", "microdnf", "yum*", "rpm*", "apk"),
     *("pip*", "uv", "uvx", "easy_install*"),
@@ -34,8 +43,16 @@ MODULES = (
 STANDARD_MODULES = ("ensurepip", "idlelib", "test", "turtledemo", "lib2to3")
 
 
-def main(root: Path = Path("/")) -> None:
-    """Strip the file system at ``root``."""
+def main(root: Path, source: Path = Path("/")) -> None:
+    """Copy the file system at ``source`` to the folder ``root``, which there is not yet, and strip it."""
+    root.mkdir(mode=0o755)
+    # cp keeps owners and what is one file under several names.
+    found = [str(path) for pattern in COPIED for path in sorted(source.glob(pattern))]
+    subprocess.run(["cp", "--archive", *found, str(root)], check=True)
+    for name, mode in EMPTY.items():
+        (root / name).mkdir()
+        (root / name).chmod(mode)
+    _remove(root / name for name in MOUNTED)
     for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin"):
         _remove(path for pattern in COMMANDS for path in (root / folder).glob(pattern))
     _remove(path for pattern in FOLDERS for folder in root.glob(pattern) for path in folder.iterdir())
@@ -46,8 +63,14 @@ def main(root: Path = Path("/")) -> None:
     for top in ("bin", "sbin", "usr"):
         _take_rights(root / top)
     _add_user(root / "etc")
+    # Tracebacks name the files where they will be.
     compileall.compile_dir(
-        standard, quiet=1, force=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        standard,
+        quiet=1,
+        force=True,
+        stripdir=str(root),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
 
 
@@ -78,4 +101,4 @@ def _add_user(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -142,10 +142,11 @@ def build(image: Image, *options: str, tag: str = "", say: Callable[[str], None]
     cache_of_uv = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
     cache_of_uv.mkdir(parents=True, exist_ok=True)
     dockerfile = REPOSITORY / "images" / image / "Dockerfile"
-    # /mnt and the file of authorities are in the base image, so that nothing is left where they were mounted.
+    # /mnt and /media are in the base image, so that nothing is left where something was mounted.
     mounts = [f"--volume={cache_of_uv}:/mnt"]
     if AUTHORITIES.exists():
-        mounts.append(f"--volume={AUTHORITIES}:{AUTHORITIES}:ro")
+        mounts += [f"--volume={AUTHORITIES.parent}:/media:ro"]
+        mounts += [f"--build-arg=CERTIFICATES=/media/{AUTHORITIES.name}"]
     output = buildah(
         *("build", "--isolation=chroot", "--network=host", "--pull-never", "--layers", "--quiet"),
         *(f"--timestamp={BUILT_AT}", f"--build-arg=BASE_IMAGE={base_name()}"),
