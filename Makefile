@@ -103,6 +103,7 @@ cluster-down: $(ENVIRONMENT) ## Take it away, with all that it changed on this m
 .PHONY: chaos
 chaos: $(ENVIRONMENT) ## Random schedules for the operator (SEEDS=1000 FIRST=1), the failing ones shortened
 	TUNESMITH_SCHEDULES=$(or $(SEEDS),1000) TUNESMITH_FIRST_SEED=$(or $(FIRST),1) TUNESMITH_SHRINK=1 \
+	  TUNESMITH_SLOW_FAULTS=1 \
 	  $(BIN)/python -m pytest tests/controlplane/test_schedules.py
 
 .PHONY: test-unit

@@ -31,13 +31,17 @@ class Cluster:
     def install(self) -> None:
         """As a user would: kubectl apply, CRDs and roles."""
         self.plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests" / "crds"))
-        for file in ("system", "cluster"):
-            self.plane.kubectl("apply", "-f", str(REPOSITORY / "manifests" / "rbac" / f"{file}.yaml"))
+        self.give_roles()
         self.plane.kubectl(
             "wait", "--for=condition=Established", "crd/trainingjobs.tunesmith.dev", "--timeout=30s"
         )
         wait_for(lambda: self._served(), "TrainingJobs are served")
         self.kubelet.start()
+
+    def give_roles(self) -> None:
+        """The operator's account and what it may do, as the manifests say."""
+        for file in ("system", "cluster"):
+            self.plane.kubectl("apply", "-f", str(REPOSITORY / "manifests" / "rbac" / f"{file}.yaml"))
 
     def _served(self) -> bool:
         with contextlib.suppress(httpx.HTTPStatusError):

@@ -1,4 +1,4 @@
-"""Random schedules of everything that users, nodes and networks do; `make chaos` plays thousands."""
+"""Random schedules of what users, nodes and networks do; `make chaos` plays thousands, with slow faults."""
 
 import os
 import random
@@ -11,6 +11,7 @@ from tests.controlplane.schedules import Play, Step, play_all, schedule
 from tests.controlplane.stage import stage_of
 
 SEEDS = int(os.environ.get("TUNESMITH_SCHEDULES", "200"))
+SLOW = bool(os.environ.get("TUNESMITH_SLOW_FAULTS"))
 FIRST = int(os.environ.get("TUNESMITH_FIRST_SEED", "1"))
 AT_ONCE = 40
 LENGTH = 40
@@ -41,7 +42,7 @@ def test_schedules_end_well_with_one_trainer_at_a_time_and_leave_nothing(
     cluster: Cluster, tmp_path: Path, first: int
 ) -> None:
     seeds = range(first, min(first + AT_ONCE, FIRST + SEEDS))
-    schedules = {seed: schedule(seed, LENGTH) for seed in seeds}
+    schedules = {seed: schedule(seed, LENGTH, slow=SLOW) for seed in seeds}
     lines = []
     for seed, wrong in play(cluster, tmp_path / "all", schedules, "seeds").items():
         if not wrong:

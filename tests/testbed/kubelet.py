@@ -48,6 +48,11 @@ class Kubelet:
             self._api.post("/api/v1/nodes", {"metadata": {"name": NODE}})
         self._beat()
 
+    def hear_again(self) -> None:
+        """End being deaf, and see to what happened meanwhile."""
+        self.deaf = False
+        self._list()
+
     def start(self) -> None:
         self._port = self._logs.start()
         self.join()
