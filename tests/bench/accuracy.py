@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, pstdev
 from typing import Any
 
 import torch
@@ -141,7 +141,7 @@ def main() -> int:
             "tunesmith": list(tunesmith_accuracies(options, work)),
         }
     for who, values in found.items():
-        report.add(who=who, mean=mean(values), deviation=stdev(values), least=min(values), most=max(values))
+        report.add(who=who, mean=mean(values), deviation=pstdev(values), least=min(values), most=max(values))
         report.facts[who] = values
     # To the six digits that a status has.
     theirs = round(mean(found["plain"]), 6)

@@ -82,7 +82,9 @@ def give(kubectl: Kubectl, server: Object) -> None:
     kubectl("patch", KIND, RUNTIME, "--type=merge", f"--patch={change}")
 
 
-def test_an_inference_service_of_ones_own_is_served_by_it(team: Team, claim: str) -> None:
+@pytest.fixture(scope="module")
+def own(team: Team, claim: str) -> Object:
+    """A ready pod of an InferenceService that a person wrote for the runtime."""
     body = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -115,9 +117,13 @@ def test_an_inference_service_of_ones_own_is_served_by_it(team: Team, claim: str
         )
     except AssertionError as error:
         raise AssertionError(f"{error}\n{team.namespace.find('isvc', OWN)}\n{team.pods()}") from error
+    return found
+
+
+def test_an_inference_service_of_ones_own_is_served_by_it(team: Team, own: Object) -> None:
     photo = photos("val")[0]
     answer = httpx.post(
-        f"http://{found['status']['podIP']}:8080/v1/models/{OWN}:predict",
+        f"http://{own['status']['podIP']}:8080/v1/models/{OWN}:predict",
         content=photo.path.read_bytes(),
         headers={"Content-Type": "image/jpeg"},
         timeout=10,
@@ -129,9 +135,7 @@ def test_an_inference_service_of_ones_own_is_served_by_it(team: Team, claim: str
     )
 
 
-def test_a_revision_stays_as_it_was_when_the_runtime_changes(team: Team, model: Object) -> None:
-    if team.namespace.find("isvc", OWN) is None:
-        pytest.skip("Needs the InferenceService of the test before, to see that KServe has looked.")
+def test_a_revision_stays_as_it_was_when_the_runtime_changes(team: Team, own: Object) -> None:
     name = revision(team, "insects")
     before, others = pods(team, name), pods(team, OWN)
     kubectl = team.namespace.kubectl
