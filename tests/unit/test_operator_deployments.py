@@ -381,6 +381,8 @@ def job(**status: Any) -> dict[str, Any]:
         (job(phase="Failed"), Reason.MODEL_PENDING),
         (job(model={"uri": "s3://m/a", "digest": A.digest, "verified": False}), Reason.MODEL_UNVERIFIED),
         (job(model="nonsense"), Reason.MODEL_PENDING),
+        (job(model={"uri": "oci://m/a", "digest": A.digest, "verified": True}), Reason.PACKAGE_INVALID),
+        (job(model={"uri": "file:///etc", "digest": A.digest, "verified": True}), Reason.PACKAGE_INVALID),
     ],
 )
 def test_only_a_verified_model_is_served(found: dict[str, Any] | None, reason: Reason) -> None:

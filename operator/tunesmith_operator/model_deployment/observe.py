@@ -53,6 +53,9 @@ from tunesmith_operator.settings import Settings
 _NO_RUNTIME = ("RuntimeNotRecognized", "NoSupportingRuntime", "RuntimeDisabled", "RuntimeUnhealthy")
 """KServe's reasons: it was not found, is none for our format, or was turned off."""
 
+_STORES = ("s3://", "pvc://")
+"""Where a trainer may say that its model lies: KServe is told, and would run the image of an ``oci://``."""
+
 
 class Unreadable(Exception):
     """The resource in the cluster is not what this version's schema allows."""
@@ -214,6 +217,9 @@ def package_of(name: str, job: Object | None) -> tuple[Package | None, Finding |
         return None, Finding(Reason.MODEL_UNVERIFIED, message)
     reference = ((job.get("spec") or {}).get("store") or {}).get("secretRef") or {}
     uri = as_written(status.model.uri)
+    if not uri.startswith(_STORES):
+        message = f"The TrainingJob {name} says that its model lies at {uri[:100]}, which is no store."
+        return None, Finding(Reason.PACKAGE_INVALID, f"{message} Create the job again.")
     return Package(uri, status.model.digest, str(reference.get("name", ""))), None
 
 
