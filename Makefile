@@ -69,7 +69,12 @@ demo: $(ENVIRONMENT) ## From a spec to predictions on Fashion-MNIST, in build/de
 
 .PHONY: test
 test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of what it left out
-	$(BIN)/python -m pytest
+	@echo 'First the tests with a control plane, which mostly wait, and the others beside them; then tests/resilience,'
+	@echo 'which starves trainers and takes their store away for seconds, alone'
+	@failed=0; \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/resilience || failed=1; \
+	$(BIN)/python -m pytest tests/resilience || failed=1; \
+	exit $$failed
 
 .PHONY: test-resilience
 test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut off real trainers
@@ -103,7 +108,6 @@ cluster-down: $(ENVIRONMENT) ## Take it away, with all that it changed on this m
 .PHONY: chaos
 chaos: $(ENVIRONMENT) ## Random schedules for the operator (SEEDS=1000 FIRST=1), the failing ones shortened
 	TUNESMITH_SCHEDULES=$(or $(SEEDS),1000) TUNESMITH_FIRST_SEED=$(or $(FIRST),1) TUNESMITH_SHRINK=1 \
-	  TUNESMITH_SLOW_FAULTS=1 \
 	  $(BIN)/python -m pytest tests/controlplane/test_schedules.py
 
 .PHONY: test-unit

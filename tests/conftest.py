@@ -1,4 +1,4 @@
-"""What all tests share: calm property tests, and a list of what this machine left out."""
+"""What all tests share: calm property tests, two processes side by side, and a list of what was left out."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,9 +6,20 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+TESTS = Path(__file__).parent
+
 # A busy machine is slow, not wrong.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under ``-n 2 --dist loadgroup`` one process plays what shares a control plane, the other the rest."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        group = "controlplane" if folder == "controlplane" else "rest"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -33,8 +33,8 @@ Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Of the cluster.", show_default="the context's own, as kubectl's"),
 ]
-FILE_COLUMNS = 200
-"""Columns of a table that goes to a file or another program, where no terminal says how wide it is."""
+FILE_COLUMNS = 10_000
+"""Columns of a table that goes to a file or another program: no path in it is ever broken over two lines."""
 
 
 def say(text: str) -> None:
@@ -43,6 +43,6 @@ def say(text: str) -> None:
 
 
 def console() -> Console:
-    """Standard output; as wide as the terminal, or wide enough for any table where there is none."""
+    """Standard output; as wide as the terminal, or wide enough for the longest path where there is none."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if known else FILE_COLUMNS)

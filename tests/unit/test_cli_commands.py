@@ -37,7 +37,7 @@ spec:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command line; gives its exit code, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("TUNESMITH_DEBUG", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -286,11 +286,13 @@ def test_predict_as_json_gives_one_line_for_each_image(
 def test_predict_explain_writes_an_overlay_for_each_image(
     command: Command, package: PublishedPackage, tmp_path: Path
 ) -> None:
-    image = tmp_path / "red.png"
+    image = tmp_path / ("a long name that makes two long paths in one line of a table " * 3) / "red.png"
+    image.parent.mkdir()
     image.write_bytes(picture("red"))
     code, out, _ = command("predict", package.uri, image, "--explain", tmp_path / "why")
     (overlay,) = (tmp_path / "why").iterdir()
     assert code == 0
+    assert str(image) in out
     assert overlay.name == "red.red.png"
     assert overlay.read_bytes().startswith(b"\x89PNG")
     assert str(overlay) in out
