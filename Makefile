@@ -72,7 +72,7 @@ test: $(ENVIRONMENT) chromium ## Every test this machine can run, and a list of 
 	@echo 'First the tests with a control plane, which mostly wait, and the others beside them; then tests/resilience,'
 	@echo 'which starves trainers and takes their store away for seconds, alone'
 	@failed=0; \
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/resilience || failed=1; \
+	$(BIN)/python -m pytest -n 2 --ignore tests/resilience || failed=1; \
 	$(BIN)/python -m pytest tests/resilience || failed=1; \
 	exit $$failed
 

@@ -5,21 +5,24 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-TESTS = Path(__file__).parent
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is slow, not wrong.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under ``-n 2 --dist loadgroup`` one process plays what shares a control plane, the other the rest."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "controlplane" if folder == "controlplane" else "rest"
-        item.add_marker(pytest.mark.xdist_group(group))
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]
+    """Under ``-n 2`` one process plays the tests that share a control plane, the other the rest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "controlplane" if nodeid.startswith("tests/controlplane/") else "rest"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    """Marks for groups would do the same, but xdist 3.8 loses them under pytest 9.2."""
+    return SideBySide(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
