@@ -84,6 +84,10 @@ test-resilience: $(ENVIRONMENT) ## Only those that kill, stop, starve and cut of
 test-controlplane: $(ENVIRONMENT) ## Only those with a real kube-apiserver, which is built the first time
 	$(BIN)/python -m pytest tests/controlplane
 
+.PHONY: controlplane-prepare
+controlplane-prepare: $(ENVIRONMENT) ## Build what the control plane of these tests is made of
+	@$(BIN)/python -m tests.testbed.control_plane
+
 .PHONY: test-cluster
 test-cluster: cluster-prepare ## Only those on a real node (root on Linux; built the first time), or on KUBECONFIG's
 	$(BIN)/python -m pytest tests/cluster

@@ -242,3 +242,8 @@ class ControlPlane:
             self.running[name] = subprocess.Popen(
                 [str(command), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+
+
+if __name__ == "__main__":
+    binaries(print)
+    build("kuberay", say=print)  # the tests of RayJobs have its controller beside the control plane
