@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,5 +246,6 @@ class ControlPlane:
 
 
 if __name__ == "__main__":
-    binaries(print)
-    build("kuberay", say=print)  # the tests of RayJobs have its controller beside the control plane
+    tell = partial(print, flush=True)  # a log is read while it is written
+    binaries(tell)
+    build("kuberay", say=tell)  # the tests of RayJobs have its controller beside the control plane
