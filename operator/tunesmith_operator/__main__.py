@@ -2,6 +2,10 @@
 
 import sys
 
-from tunesmith_operator.main import main
+from tunesmith_api.signals import end_on_signals
+
+end_on_signals()
+
+from tunesmith_operator.main import main  # noqa: E402  # takes a second
 
 sys.exit(main())

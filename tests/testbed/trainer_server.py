@@ -44,7 +44,7 @@ def main() -> int:
 
 def become(request: dict[str, Any]) -> NoReturn:
     """Be the trainer from here on."""
-    from tunesmith_trainer.__main__ import end, main
+    from tunesmith_trainer.command import end, main
 
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from tests.testbed.installation import CHART, MANIFESTS, REPOSITORY, container, kustomized, rendered
 
-from tunesmith_predictor.__main__ import _parse
+from tunesmith_predictor.command import _parse
 
 KUBERNETES_GRACE_SECONDS = 30
 SETTINGS = ("--gateway=gateways/public", "--gateway-domain=models.example")

@@ -73,7 +73,7 @@ import os
 from pathlib import Path
 from ray import tune
 from ray._private.worker import global_worker
-from tunesmith_trainer.__main__ import end
+from tunesmith_trainer.command import end
 from tunesmith_trainer.devices import Device
 from tunesmith_trainer.interruption import Stopped, stop_on_signals
 from tunesmith_trainer.search.engine import Share, local_ray, report, run
