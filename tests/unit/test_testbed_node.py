@@ -12,8 +12,9 @@ from tests.testbed.control_plane import SERVICE_ADDRESSES, VERSION
 from tests.testbed.go_commands import HERE
 from tests.testbed.kube_api import wait_for
 from tests.testbed.node import addresses, images, node
+from tests.testbed.node import processes as processes_module
 from tests.testbed.node.network import guards
-from tests.testbed.node.processes import Processes
+from tests.testbed.node.processes import Processes, Running
 
 REST = "import time; print('up', flush=True); time.sleep(600)"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {REST!r}])"
@@ -91,3 +92,33 @@ def test_what_a_process_has_started_ends_with_all(processes: Processes) -> None:
     assert [one.leads for one in processes.all()] == [False], "its child is an orphan"
     processes.kill_all()
     assert processes.all() == []
+
+
+def stat_line(pid: int, virtual_size: int, environment_end: int) -> str:
+    """As in proc_pid_stat(5); the name is one that ends like the line's own fields."""
+    fields = ["0"] * 52
+    fields[0], fields[1], fields[2], fields[5] = str(pid), "(odd) R 1)", "R", str(pid)
+    fields[22], fields[50] = str(virtual_size), str(environment_end)
+    return " ".join(fields) + "\n"
+
+
+def test_process_is_found_though_it_becomes_another_program_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes_module, "PROC", tmp_path)
+    becoming, kernel, ended = (tmp_path / number for number in ("41", "42", "43"))
+    for folder, size in ((becoming, 4_096), (kernel, 0), (ended, 0)):
+        folder.mkdir()
+        (folder / "environ").touch()
+        (folder / "stat").write_text(stat_line(int(folder.name), size, 0))
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            marks = f"TUNESMITH_TESTBED_NODE={tmp_path}\0TUNESMITH_TESTBED_PROCESS=controllers\0"
+            (becoming / "environ").write_text(f"PATH=/\0{marks}")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert Processes(tmp_path).all() == [Running(41, "controllers", leads=True)]
+    assert len(slept) == 3

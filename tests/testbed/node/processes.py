@@ -16,7 +16,11 @@ from pathlib import Path
 
 NODE_VARIABLE, NAME_VARIABLE = "TUNESMITH_TESTBED_NODE", "TUNESMITH_TESTBED_PROCESS"
 POLL_SECONDS = 0.02
+BORN_SECONDS = 1.0
+"""How long a process may take to be seen; one that ends at once never is."""
 PROC = Path("/proc")
+SESSION, VIRTUAL_SIZE, ENVIRONMENT_END = 6, 23, 51
+"""Fields of /proc/PID/stat, counted as proc_pid_stat(5) does."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Processes:
         beside: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start one under a name, in a session of its own.
+        """Start one under a name, in a session of its own; it leads one by the time that this returns.
 
         Args:
             name: of its log, and to find it by.
@@ -64,6 +68,9 @@ class Processes:
                 stderr=log,
                 check=True,
             )
+        deadline = time.monotonic() + BORN_SECONDS
+        while self.pid(name) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def all(self) -> list[Running]:
         """Those of this node, with what they have started."""
@@ -138,12 +145,34 @@ def _marked() -> Iterator[tuple[str, Running]]:
 
 def _read(pid: int) -> tuple[str, Running] | None:
     try:
-        variables = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        variables = _environment(pid).split(b"\0")
         own = dict(one.split(b"=", 1) for one in variables if one.startswith(b"TUNESMITH_TESTBED_"))
         if NODE_VARIABLE.encode() not in own:
             return None
-        session = int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[3])
+        session = _stat(pid, SESSION)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     name = own.get(NAME_VARIABLE.encode(), b"")
     return own[NODE_VARIABLE.encode()].decode(), Running(pid, name.decode(), session == pid)
+
+
+def _environment(pid: int) -> bytes:
+    """A process's variables.
+
+    It has none while the system puts another program into it, which lasts as long as a disk takes to bring
+    what it starts with; that is waited for.
+    """
+    path = PROC / str(pid) / "environ"
+    while not (variables := path.read_bytes()) and _becomes_another(pid):
+        time.sleep(POLL_SECONDS)
+    return variables or path.read_bytes()
+
+
+def _becomes_another(pid: int) -> bool:
+    """Whether it has no place for variables, but memory, which the system's own processes and ended ones lack."""
+    return _stat(pid, VIRTUAL_SIZE) > 0 and _stat(pid, ENVIRONMENT_END) == 0
+
+
+def _stat(pid: int, field: int) -> int:
+    # The second field is a name, which may hold anything; the third is the first after it.
+    return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[field - 3])
