@@ -169,7 +169,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _becomes_another(pid: int) -> bool:
-    """Whether it has no place for variables, but memory, which the system's own processes and ended ones lack."""
+    """Whether it lacks variables, but not memory, as the system's own processes and ended ones do."""
     return _stat(pid, VIRTUAL_SIZE) > 0 and _stat(pid, ENVIRONMENT_END) == 0
 
 
