@@ -5,6 +5,7 @@ passes is recorded; rules say what happens to which requests.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import ssl
@@ -17,6 +18,7 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+HELD_SECONDS = 1.0
 _HOP_BY_HOP = frozenset({"connection", "content-length", "content-encoding", "host", "transfer-encoding"})
 
 
@@ -54,7 +56,8 @@ class Fault:
         delay: seconds before the request is passed on.
         lose: `request`: it never reaches the server; `answer`: the server does it, the operator is cut off.
         silence: a watch stays open and tells nothing.
-        reorder: a watch tells its events in pairs, the later first, and each twice.
+        reorder: a watch tells its events in pairs, the later first and twice; one that none follows within a
+            second is told alone, for a server keeps nothing to itself.
         late: seconds that each event of a watch is held back.
         stale: a list is answered as it was the first time that somebody asked for it.
     """
@@ -217,27 +220,52 @@ class FaultyProxy:
         response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
         await response.prepare(incoming)
         self._streams.add(response)
-        held: bytes | None = None
+        pairs = _Pairs(response)
         try:
             async for line in _lines(answer):
                 if fault.silence:
                     continue
                 if fault.late:
                     await asyncio.sleep(fault.late)
-                if not fault.reorder:
-                    await response.write(line)
-                elif held is None:
-                    held = line
-                else:
-                    for one in (line, held, line):
-                        await response.write(one)
-                    held = None
+                await (pairs.tell(line) if fault.reorder else response.write(line))
             await response.write_eof()
         except (OSError, ConnectionError):
             pass
         finally:
+            pairs.end()
             self._streams.discard(response)
         return response
+
+
+class _Pairs:
+    """Tells two events of a watch at a time, the later first and twice."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+        self._held: bytes | None = None
+        self._alone: asyncio.Task[None] | None = None
+
+    async def tell(self, line: bytes) -> None:
+        if self._held is None:
+            self._held = line
+            self._alone = asyncio.create_task(self._tell_alone())
+            return
+        self.end()
+        earlier, self._held = self._held, None
+        for one in (line, earlier, line):
+            await self._response.write(one)
+
+    async def _tell_alone(self) -> None:
+        await asyncio.sleep(HELD_SECONDS)
+        line, self._held = self._held, None
+        if line is not None:
+            with contextlib.suppress(OSError):  # nobody listens any more
+                await self._response.write(line)
+
+    def end(self) -> None:
+        """Nothing is told alone any more."""
+        if self._alone is not None and self._held is not None:
+            self._alone.cancel()
 
 
 def _copy_of(response: web.Response) -> web.Response:
