@@ -19,7 +19,10 @@ READ_SECONDS = 20.0
 LEASE_SECONDS = 4.0
 """Well below a lease's duration: a call that hangs must leave time for another."""
 WRITE_SECONDS = 10.0
-LIST_CHUNK = 500
+LIST_CHUNK = 50
+"""Objects of one answer to a list. What hundreds take for a moment the process keeps for ever: what was
+remembered meanwhile lies in between.
+"""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 

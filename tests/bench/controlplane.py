@@ -210,7 +210,7 @@ class Bench:
         status = Path(f"/proc/{self.operator.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1_024 / 1e6
 
-    def lifecycles(self, count: int, at_once: int = 100) -> None:
+    def lifecycles(self, count: int, at_once: int = 250) -> None:
         """So many jobs that are created, run, succeed and are deleted, with nothing left of them."""
         for first in range(0, count, at_once):
             self.number += 1

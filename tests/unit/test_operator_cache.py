@@ -1,7 +1,10 @@
 """The cache: the newest version wins, whatever order the watches tell it in."""
 
+import json
+import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +46,19 @@ def test_cache_in_any_order_of_events_ends_with_the_newest_version(versions: lis
     found = cache.get(POD, "team", "a")
     assert found is not None
     assert found["status"]["version"] == max(versions)
+
+
+@pytest.mark.parametrize("size", [0, 10_000, 300_000])
+def test_cache_gives_back_objects_smaller_and_larger_than_the_window_of_their_compression(size: int) -> None:
+    typical = json.dumps(pod()).encode() * 40
+    cache = Cache(typical)
+    words = "".join(random.Random(7).choices("abcdefgh ", k=size))
+    told = {**pod(), "spec": {"words": words}}
+    cache.put(POD, told)
+    found = cache.get(POD, "team", "a")
+    assert found is not None
+    assert found["spec"] == told["spec"]
+    assert found["status"] == told["status"]
 
 
 def test_cache_takes_a_list_as_it_is_because_etcd_may_have_been_restored() -> None:
