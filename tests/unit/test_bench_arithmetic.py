@@ -4,6 +4,9 @@ import email
 import multiprocessing
 import os
 import shutil
+import signal
+import time
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.bench import quality, search
 from tests.bench.harness import command, servers
-from tests.bench.harness.data import choose_flips, synthetic_image, synthetic_set, without_dropped
+from tests.bench.harness.data import (
+    choose_flips,
+    synthetic_image,
+    synthetic_set,
+    without_dropped,
+    workplace,
+)
 from tests.bench.harness.extrapolation import fit_line, least_epochs
 from tests.bench.harness.load import highest_rate
 from tests.bench.harness.memory import Peaks, family, sizes_of
@@ -224,3 +233,21 @@ def test_the_form_of_an_image_holds_it_unchanged() -> None:
     _, part = message.walk()
     assert part.get_param("name", header="content-disposition") == "images"
     assert part.get_payload(decode=True) == image
+
+
+def _stay_in_a_workplace(out: Connection) -> None:
+    with workplace(None) as folder:
+        out.send(folder)
+        time.sleep(600)
+
+
+def test_benchmark_that_is_terminated_leaves_no_folder() -> None:
+    receive, send = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_stay_in_a_workplace, args=(send,))
+    process.start()
+    folder = receive.recv()
+    assert folder.is_dir()
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert not folder.exists()

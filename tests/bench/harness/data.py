@@ -7,6 +7,8 @@ import io
 import os
 import random
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +56,11 @@ def mobilenet_weights(benchmark: str) -> Path:
 
 @contextmanager
 def workplace(keep: Path | None) -> Iterator[Path]:
-    """A folder for a benchmark's files: a temporary one, or the one to keep."""
+    """A folder for a benchmark's files: a temporary one, or the one to keep.
+
+    From here on SIGTERM ends the benchmark as Ctrl-C does: what it has started is stopped.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.absolute()
